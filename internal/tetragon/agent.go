@@ -1,0 +1,254 @@
+package tetragon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// SensorName is what the embedded sensor calls itself in GetInfo.
+const SensorName = "profile-sensor"
+
+// HookProbe and FamilyProbe are prefixes of the probes that the embedded
+// sensor lists in GetInfo: which hook it uses, which families that one sees.
+const (
+	HookProbe   = "hook:"
+	FamilyProbe = "family:"
+)
+
+// Embedded is the address of the embedded sensor in process.
+const Embedded = "embedded"
+
+// ErrOption is returned for a policy with an option of ours that the agent has
+// no word for: it would be ignored, and the policy would act on the whole
+// machine.
+var ErrOption = errors.New("the agent has no such option")
+
+// Agent is a connection to an agent, with what it said of itself. It is safe
+// for concurrent use.
+type Agent struct {
+	Address string
+	Name    string // SensorName, or "tetragon"
+	Version string
+
+	// Hook is the socket hook; Families are those that it sees and Unwatched
+	// the network families that it does not, named as in NetworkFamilies.
+	Hook      string
+	Families  []string
+	Unwatched []string
+
+	Client tetragon.FineGuidanceSensorsClient
+	close  func() error
+}
+
+// PolicyInfo is the JSON text that the embedded sensor gives as the info of a
+// policy: the counts that the API has no field for.
+type PolicyInfo struct {
+	Cgroup string       `json:"cgroup,omitempty"`
+	Kills  []PolicyKill `json:"kills,omitempty"`
+	// Errors counts sockets that an enforcing policy could not judge.
+	Errors uint64 `json:"errors,omitempty"`
+}
+
+// PolicyKill counts one executable's attempts. Path is base64 in JSON, being
+// bytes.
+type PolicyKill struct {
+	Path      []byte    `json:"path"`
+	Kills     uint64    `json:"kills,omitempty"`
+	Would     uint64    `json:"would,omitempty"`
+	LastKill  time.Time `json:"last_kill,omitzero"`
+	LastWould time.Time `json:"last_would,omitzero"`
+}
+
+// Dial connects to the agent at an address: unix:///PATH or HOST:PORT.
+func Dial(ctx context.Context, address string) (*Agent, error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	if err != nil {
+		return nil, fmt.Errorf("connect to agent %s: %w", address, err)
+	}
+	a, err := Connect(ctx, address, conn, conn.Close)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Connect asks the agent behind conn what it is. Close calls closer.
+func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface, closer func() error) (*Agent, error) {
+	a := &Agent{Address: address, Client: tetragon.NewFineGuidanceSensorsClient(conn), close: closer}
+	version, err := a.Client.GetVersion(ctx, &tetragon.GetVersionRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask agent %s for its version: %w", address, err)
+	}
+	a.Name, a.Version = "tetragon", version.GetVersion()
+	a.Hook, a.Families = "kprobe/"+CallSocketCreate, []string{"inet", "inet6", "packet", "vsock"}
+	info, err := a.Client.GetInfo(ctx, &tetragon.GetInfoRequest{})
+	switch {
+	case err == nil && info.GetName() == SensorName:
+		a.Name = SensorName
+		a.readProbes(info.GetProbes())
+	case err != nil && status.Code(err) != codes.Unimplemented:
+		return nil, fmt.Errorf("ask agent %s what it is: %w", address, err)
+	}
+	for _, f := range NetworkFamilies() {
+		if !slices.Contains(a.Families, f) {
+			a.Unwatched = append(a.Unwatched, f)
+		}
+	}
+	return a, nil
+}
+
+func (a *Agent) readProbes(probes []*tetragon.GetInfoResponse_Probe) {
+	a.Hook, a.Families = "", nil
+	for _, p := range probes {
+		if !p.GetEnabled().GetValue() {
+			continue
+		}
+		if name, ok := strings.CutPrefix(p.GetName(), HookProbe); ok {
+			a.Hook = name
+		}
+		if name, ok := strings.CutPrefix(p.GetName(), FamilyProbe); ok {
+			a.Families = append(a.Families, name)
+		}
+	}
+}
+
+// IsSensor reports whether the agent is the embedded sensor, which alone knows
+// the options of this project.
+func (a *Agent) IsSensor() bool { return a.Name == SensorName }
+
+// Close ends the connection.
+func (a *Agent) Close() error { return a.close() }
+
+// Add loads a policy and checks that it is there: enabled, with sensors, and
+// in the mode it asked for. A policy that does not check out is deleted again.
+func (a *Agent) Add(ctx context.Context, p *Policy) error {
+	if !a.IsSensor() {
+		for _, o := range p.Spec.Options {
+			if o.Name != OptionMode {
+				return fmt.Errorf("policy %s for agent %s: option %s: %w", p.Metadata.Name, a.Address, o.Name, ErrOption)
+			}
+		}
+	}
+	text, err := p.Marshal()
+	if err != nil {
+		return err
+	}
+	if _, err := a.Client.AddTracingPolicy(ctx, &tetragon.AddTracingPolicyRequest{Yaml: string(text)}); err != nil {
+		return fmt.Errorf("load policy %s: %w", p.Metadata.Name, err)
+	}
+	if err := a.check(ctx, p); err != nil {
+		return errors.Join(err, a.Delete(context.WithoutCancel(ctx), p.Metadata.Name))
+	}
+	return nil
+}
+
+func (a *Agent) check(ctx context.Context, p *Policy) error {
+	st, err := a.Policy(ctx, p.Metadata.Name)
+	if err != nil {
+		return err
+	}
+	if st == nil {
+		return fmt.Errorf("load policy %s: the agent does not list it afterwards", p.Metadata.Name)
+	}
+	if st.GetState() != tetragon.TracingPolicyState_TP_STATE_ENABLED || len(st.GetSensors()) == 0 {
+		return fmt.Errorf("load policy %s: the agent lists it as %s with %d sensors: %s",
+			p.Metadata.Name, st.GetState(), len(st.GetSensors()), st.GetError())
+	}
+	want := map[string]tetragon.TracingPolicyMode{
+		"enforce": tetragon.TracingPolicyMode_TP_MODE_ENFORCE,
+		"monitor": tetragon.TracingPolicyMode_TP_MODE_MONITOR,
+	}
+	if mode, ok := p.Option(OptionMode); ok && st.GetMode() != want[mode] {
+		return fmt.Errorf("load policy %s: asked for mode %s, the agent lists it as %s", p.Metadata.Name, mode, st.GetMode())
+	}
+	return nil
+}
+
+// Delete removes a policy.
+func (a *Agent) Delete(ctx context.Context, name string) error {
+	if _, err := a.Client.DeleteTracingPolicy(ctx, &tetragon.DeleteTracingPolicyRequest{Name: name}); err != nil {
+		return fmt.Errorf("delete policy %s: %w", name, err)
+	}
+	return nil
+}
+
+// Policies lists the loaded policies whose names begin with prefix.
+func (a *Agent) Policies(ctx context.Context, prefix string) ([]*tetragon.TracingPolicyStatus, error) {
+	list, err := a.Client.ListTracingPolicies(ctx, &tetragon.ListTracingPoliciesRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list policies of agent %s: %w", a.Address, err)
+	}
+	var found []*tetragon.TracingPolicyStatus
+	for _, st := range list.GetPolicies() {
+		if strings.HasPrefix(st.GetName(), prefix) {
+			found = append(found, st)
+		}
+	}
+	return found, nil
+}
+
+// Policy returns the status of one policy, nil if the agent does not list it.
+func (a *Agent) Policy(ctx context.Context, name string) (*tetragon.TracingPolicyStatus, error) {
+	all, err := a.Policies(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range all {
+		if st.GetName() == name {
+			return st, nil
+		}
+	}
+	return nil, nil
+}
+
+// Info reads the embedded sensor's counts from a policy's status. For another
+// agent it is the zero value.
+func (a *Agent) Info(st *tetragon.TracingPolicyStatus) (PolicyInfo, error) {
+	var info PolicyInfo
+	if !a.IsSensor() || st.GetInfo() == "" {
+		return info, nil
+	}
+	if err := json.Unmarshal([]byte(st.GetInfo()), &info); err != nil {
+		return info, fmt.Errorf("read counts of policy %s: %w", st.GetName(), err)
+	}
+	return info, nil
+}
+
+// Events subscribes to the stream and calls handle for each event, in the
+// order of arrival, until the context ends, the stream does, or handle fails.
+// A stream that the agent ended is io.ErrUnexpectedEOF.
+func (a *Agent) Events(ctx context.Context, req *tetragon.GetEventsRequest, handle func(*tetragon.GetEventsResponse) error) error {
+	stream, err := a.Client.GetEvents(ctx, req)
+	if err != nil {
+		return fmt.Errorf("subscribe to events of agent %s: %w", a.Address, err)
+	}
+	for {
+		ev, err := stream.Recv()
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read events of agent %s: %w", a.Address, err)
+		}
+		if err := handle(ev); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package tetragon
+
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hooks of the policies that this project writes.
+const (
+	CallSocketCreate = "security_socket_create"         // args: family, type, protocol, kern
+	CallExec         = "security_bprm_committing_creds" // arg 0: linux_binprm
+	CallFork         = "wake_up_new_task"               // arg 0 twice: pid, then tgid of the new task
+)
+
+// Options of a policy. OptionMode is Tetragon's own (since v1.4); the others
+// are ours, known to the embedded sensor alone, and refused by Agent.Add
+// before they reach any other agent.
+const (
+	OptionMode    = "policy-mode"     // monitor or enforce
+	OptionCgroup  = "profile-cgroup"  // act only on processes in this cgroup2 subtree; absolute within the hierarchy
+	OptionDetails = "profile-details" // "true": events carry the data labels below
+)
+
+// Labels of the data (ProcessKprobe.data) that the embedded sensor adds to the
+// events of a policy with OptionDetails.
+const (
+	// LabelFile, on CallExec: string, "dev:ino:size:ctime_ns" in decimal, of the resolved file.
+	LabelFile = "profile-file"
+	// LabelScript, on CallExec: int 1, the name executed is a script and the path its interpreter.
+	LabelScript = "profile-script"
+	// LabelPath, on CallExec and CallSocketCreate: bytes, the resolved path
+	// whole; on CallExec only where it is not UTF-8.
+	LabelPath = "profile-path"
+	// LabelBinary, on CallExec: bytes, the name as executed, only where it is not UTF-8.
+	LabelBinary = "profile-binary"
+	// LabelUnnameable, on CallExec: string, why no path names the executable (a memfd, a detached mount).
+	LabelUnnameable = "profile-unnameable"
+	// LabelListed, on CallSocketCreate: string, the stage (monitor or enforce)
+	// of the generation in force that acts on this very process.
+	LabelListed = "profile-listed"
+	// LabelHeld, on CallSocketCreate: int 1, the socket was already open when the policy was loaded.
+	LabelHeld = "profile-held"
+)
+
+// Prefixes of the names of our policies.
+const (
+	LearnPrefix   = "profile-learn-"
+	EnforcePrefix = "profile-enforce-"
+)
+
+var families = []struct {
+	number int32
+	name   string
+}{
+	{unix.AF_INET, "inet"},
+	{unix.AF_INET6, "inet6"},
+	{unix.AF_PACKET, "packet"},
+	{unix.AF_VSOCK, "vsock"},
+	{unix.AF_XDP, "xdp"},
+}
+
+var types = map[int32]string{
+	unix.SOCK_STREAM:    "stream",
+	unix.SOCK_DGRAM:     "dgram",
+	unix.SOCK_RAW:       "raw",
+	unix.SOCK_RDM:       "rdm",
+	unix.SOCK_SEQPACKET: "seqpacket",
+	unix.SOCK_DCCP:      "dccp",
+	unix.SOCK_PACKET:    "packet",
+}
+
+// NetworkFamilies names every socket family that counts as network, in the
+// order in which they are printed.
+func NetworkFamilies() []string {
+	names := make([]string, len(families))
+	for i, f := range families {
+		names[i] = f.name
+	}
+	return names
+}
+
+// FamilyName names a socket family; one without a name is its number.
+func FamilyName(number int32) string {
+	for _, f := range families {
+		if f.number == number {
+			return f.name
+		}
+	}
+	return strconv.Itoa(int(number))
+}
+
+// FamilyNumber is the number of a family of NetworkFamilies.
+func FamilyNumber(name string) (int32, bool) {
+	for _, f := range families {
+		if f.name == name {
+			return f.number, true
+		}
+	}
+	return 0, false
+}
+
+// TypeName names a socket type; flags such as SOCK_CLOEXEC are not part of it.
+func TypeName(number int32) string {
+	const mask = 0xf // SOCK_TYPE_MASK of linux/net.h
+	if name, ok := types[number&mask]; ok {
+		return name
+	}
+	return strconv.Itoa(int(number & mask))
+}

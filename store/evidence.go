@@ -1,0 +1,125 @@
+package store
+
+import "time"
+
+// HostScope is the scope of processes that no container is named for.
+const HostScope = "host"
+
+// Key names one executable within one scope. Path holds the bytes of the
+// resolved path as the kernel gave them; they need not be UTF-8, and never
+// contain a NUL. Scope is HostScope, or a container's name as the profiler
+// gives it.
+type Key struct {
+	Scope string
+	Path  string
+}
+
+// FileID is the identity of the file behind an executable. The zero value
+// means that it is not known.
+type FileID struct {
+	Dev     uint64 `msgpack:"d,omitempty"` // as stat(2) gives it
+	Ino     uint64 `msgpack:"i,omitempty"`
+	Size    int64  `msgpack:"s,omitempty"` // bytes
+	CtimeNS int64  `msgpack:"c,omitempty"` // change time, nanoseconds since 1970
+}
+
+// Known reports whether the identity was given.
+func (id FileID) Known() bool { return id != FileID{} }
+
+// Evidence is all that one session knows of one executable: the row that the
+// store keeps under (scope, path, session). Rows of different sessions are
+// never added up on disk, so that a session can be left out, or merged twice,
+// without counting anything twice.
+type Evidence struct {
+	Key     Key    `msgpack:"-"`
+	Session string `msgpack:"-"`
+
+	FirstSeen time.Time `msgpack:"f"`
+	LastSeen  time.Time `msgpack:"l"`
+	// Files holds one tally for each file seen at the path in this session,
+	// in the order in which they first appeared.
+	Files []Tally `msgpack:"t"`
+	// Attempts are sockets opened while the executable was listed. They are
+	// never evidence of network use.
+	Attempts []Attempt `msgpack:"a,omitempty"`
+}
+
+// Tally counts what one file did in one session.
+type Tally struct {
+	File      FileID    `msgpack:"i"`
+	FirstExec time.Time `msgpack:"f,omitempty"` // zero if no exec was seen
+	LastExec  time.Time `msgpack:"l,omitempty"`
+
+	// Seen counts runs whose exec was seen inside a proven window.
+	Seen uint64 `msgpack:"s,omitempty"`
+	// Complete counts those whose end was seen in the same window.
+	Complete uint64 `msgpack:"c,omitempty"`
+	// Clean counts the complete runs that no gap is known to have touched.
+	Clean uint64 `msgpack:"u,omitempty"`
+	// Crossed counts runs that cross unwatched time within the session.
+	Crossed uint64 `msgpack:"x,omitempty"`
+	// Going describes the seen runs that had not ended at the last flush.
+	Going Going `msgpack:"g,omitempty"`
+	// Unseen are live processes whose start was not seen, at most
+	// MaxUnseen of them; UnseenCount has them all, dead ones included.
+	Unseen      []Process `msgpack:"n,omitempty"`
+	UnseenCount uint64    `msgpack:"N,omitempty"`
+
+	Entries []Entry `msgpack:"e,omitempty"` // sorted by name
+	Network []Use   `msgpack:"w,omitempty"` // sorted by family, type
+	// Args holds up to MaxArgs distinct argument strings, only where the
+	// session was asked to keep them.
+	Args []string `msgpack:"r,omitempty"`
+}
+
+// Bounds of what one tally keeps, so that memory is bounded by executables.
+const (
+	MaxUnseen  = 16
+	MaxEntries = 64
+	MaxArgs    = 16
+)
+
+// Going sums up seen runs that are still going.
+type Going struct {
+	Clean   uint64    `msgpack:"c,omitempty"` // untouched by any gap
+	Touched uint64    `msgpack:"t,omitempty"` // touched by one
+	Oldest  time.Time `msgpack:"o,omitempty"` // first exec of the clean ones
+	Newest  time.Time `msgpack:"n,omitempty"` // last exec of the clean ones
+	// OldestAny and NewestAny are the same over clean and touched ones.
+	OldestAny time.Time `msgpack:"O,omitempty"`
+	NewestAny time.Time `msgpack:"M,omitempty"`
+}
+
+// Process tells one process from all others on a machine since its boot.
+type Process struct {
+	PID   uint32    `msgpack:"p"`
+	Start time.Time `msgpack:"s"`
+}
+
+// Entry is a name by which an executable was started, absolute, as executed.
+type Entry struct {
+	Name   string `msgpack:"n"`
+	Runs   uint64 `msgpack:"r"`
+	Script bool   `msgpack:"s,omitempty"` // the name is a script that the executable interprets
+}
+
+// Use is network use of one family and type. Runs counts the runs that opened
+// such a socket, not sockets.
+type Use struct {
+	Family string    `msgpack:"f"` // inet, inet6, packet, …
+	Type   string    `msgpack:"t"` // stream, dgram, raw, …
+	Runs   uint64    `msgpack:"r"`
+	First  time.Time `msgpack:"a"`
+	Last   time.Time `msgpack:"z"`
+}
+
+// Attempt is a socket opened, or tried, by a listed executable. Stage is the
+// stage of the generation that listed it: monitor or enforce.
+type Attempt struct {
+	Family string    `msgpack:"f"`
+	Type   string    `msgpack:"t"`
+	Stage  string    `msgpack:"s"`
+	Count  uint64    `msgpack:"r"`
+	First  time.Time `msgpack:"a"`
+	Last   time.Time `msgpack:"z"`
+}

@@ -1,0 +1,92 @@
+package store
+
+import "time"
+
+// Session records one learning session and its coverage: what it could see at
+// all. Times are wall-clock times of the machine that learned.
+type Session struct {
+	ID      string `msgpack:"id"`    // sorts by start; also names the audit policy
+	Agent   string `msgpack:"agent"` // "embedded", or the agent's address
+	Version string `msgpack:"version"`
+	BootID  string `msgpack:"boot,omitempty"` // of the machine; "" in a recording or on another host
+
+	Hook      string   `msgpack:"hook"`      // the socket hook, as the agent names it
+	Families  []string `msgpack:"families"`  // watched
+	Unwatched []string `msgpack:"unwatched"` // families this hook cannot see
+	Cgroup    string   `msgpack:"cgroup"`    // absolute within the cgroup2 tree; "/" is the whole machine
+	Only      []string `msgpack:"only,omitempty"`
+
+	Started time.Time     `msgpack:"started"`
+	Ended   time.Time     `msgpack:"ended,omitempty"` // zero while live, or killed
+	End     string        `msgpack:"end,omitempty"`   // why it ended, in plain words
+	Windows []Window      `msgpack:"windows"`
+	Awake   time.Duration `msgpack:"awake"` // time awake inside the windows
+	Gaps    []Gap         `msgpack:"gaps,omitempty"`
+	// NoSocketHook says that nothing of the socket hook was ever seen, so
+	// that the session proves nothing.
+	NoSocketHook bool `msgpack:"nohook,omitempty"`
+}
+
+// Window is time proven to be watched.
+type Window struct {
+	From time.Time `msgpack:"f"`
+	To   time.Time `msgpack:"t"`
+}
+
+// Gap is a loss of observations inside a window. Count is how many were lost,
+// 0 where it cannot be known.
+type Gap struct {
+	From  time.Time `msgpack:"f"`
+	To    time.Time `msgpack:"t"`
+	Cause string    `msgpack:"c"`
+	Count uint64    `msgpack:"n"`
+}
+
+// Stage of a generation.
+const (
+	StageMonitor = "monitor"
+	StageEnforce = "enforce"
+)
+
+// State of a generation.
+const (
+	StateLoading  = "loading"  // recorded before the agent was asked
+	StateLoaded   = "loaded"   // in force
+	StateReplaced = "replaced" // a later generation took its place
+	StateReleased = "released" // taken off by release
+	StateFailed   = "failed"   // could not be loaded, or not be proven to act
+)
+
+// Generation is one applied version of the enforcing policy.
+type Generation struct {
+	N        uint64   `msgpack:"n"` // counts up within one database
+	Policy   string   `msgpack:"policy"`
+	State    string   `msgpack:"state"`
+	Stage    string   `msgpack:"stage"`
+	Agent    string   `msgpack:"agent"`
+	Cgroup   string   `msgpack:"cgroup"` // "/" is the whole machine
+	Paths    []string `msgpack:"paths"`  // listed, sorted, canaries left out
+	Families []string `msgpack:"families"`
+	// Files holds, by path, the identity that each listed file was known by.
+	Files map[string]FileID `msgpack:"files,omitempty"`
+	// MinRuns, MinWatch and AcceptGaps are the thresholds of the plan.
+	MinRuns    uint64        `msgpack:"minruns"`
+	MinWatch   time.Duration `msgpack:"minwatch"`
+	AcceptGaps bool          `msgpack:"acceptgaps,omitempty"`
+
+	Since time.Time `msgpack:"since"`           // when it was loaded
+	Ended time.Time `msgpack:"ended,omitempty"` // when it was taken off
+	Tried time.Time `msgpack:"tried,omitempty"` // when canaries last proved it to act
+	// Kills are what this generation had counted when it was last asked.
+	Kills []Kill `msgpack:"kills,omitempty"`
+}
+
+// Kill counts what was done, or in the monitor stage would have been done, to
+// one executable. Path is "" where the agent cannot tell them apart.
+type Kill struct {
+	Path      string    `msgpack:"p"`
+	Kills     uint64    `msgpack:"k,omitempty"`
+	Would     uint64    `msgpack:"w,omitempty"`
+	LastKill  time.Time `msgpack:"l,omitempty"`
+	LastWould time.Time `msgpack:"m,omitempty"`
+}
