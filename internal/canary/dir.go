@@ -1,0 +1,99 @@
+package canary
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// maxName leaves room for a canary's name in a path that a policy can name.
+const maxName = 64
+
+// Dir makes, or finds again, a directory for the canaries of one database,
+// readable by its owner alone: beside the database (its path with ".canary"
+// behind it), else in /run/profile, else in the directory for temporary files,
+// in both under a name taken from the database's path. What is mounted noexec,
+// cannot be written, or belongs to another user is passed over; the error has
+// the reason for each. The directory is the caller's to remove.
+func Dir(dbPath string) (string, error) {
+	return dir(dbPath, "/run/profile", os.TempDir())
+}
+
+func dir(dbPath, run, temp string) (string, error) {
+	db, err := resolve(dbPath)
+	if err != nil {
+		return "", fmt.Errorf("find a directory for the canary: %w", err)
+	}
+	sum := sha256.Sum256([]byte(db))
+	name := "canary-" + hex.EncodeToString(sum[:8])
+	var errs []error
+	for _, path := range []string{
+		db + ".canary",
+		filepath.Join(run, name),
+		filepath.Join(temp, "profile-"+name),
+	} {
+		if filepath.Dir(path) == run {
+			// Shared by all databases; a failure shows in the next step.
+			_ = os.Mkdir(run, 0o755)
+		}
+		resolved, err := private(path)
+		if err == nil {
+			return resolved, nil
+		}
+		errs = append(errs, fmt.Errorf("%q: %w", path, err))
+	}
+	return "", fmt.Errorf("no directory can hold the canary: %w", errors.Join(errs...))
+}
+
+// resolve gives a database one name, whatever links lead to it, so that a
+// later command finds the same canary.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved, nil
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(parent, filepath.Base(path)), nil
+	}
+	return path, nil
+}
+
+// private makes the directory at path and resolves it. One that is there must
+// be the caller's own, since a program in it will be run.
+func private(path string) (string, error) {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(parent, filepath.Base(path))
+	if err := nameable(filepath.Join(path, strings.Repeat("x", maxName))); err != nil {
+		return "", err
+	}
+	if err := allowsExec(parent); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() {
+		return "", errors.New("what is there is not a directory of this user's")
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		return "", err
+	}
+	return path, nil
+}

@@ -1,0 +1,6 @@
+package canary
+
+import _ "embed"
+
+//go:embed canary_arm64.elf
+var program []byte
