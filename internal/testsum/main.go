@@ -30,12 +30,11 @@ func main() {
 
 // event is a line of go test -json, as go doc test2json has it.
 type event struct {
-	Action      string
-	Package     string
-	Test        string
-	Elapsed     float64
-	Output      string
-	FailedBuild string
+	Action  string
+	Package string
+	Test    string
+	Elapsed float64
+	Output  string
 }
 
 // id names a test, or with an empty test its package.
