@@ -1,0 +1,64 @@
+# A target's own words stand behind its ##; make help prints them.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+.PHONY: help build generate lint test e2e demo soak clean clean-kernel
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The race detector needs a C compiler, the rest of this file does not.
+RACE := $(if $(shell command -v gcc || command -v cc),-race)
+GOTEST = go test -json -count=1 -timeout 30m $(RACE) $(if $(RUN),-run '$(RUN)')
+SUM = go run ./internal/testsum
+UNIT = $$(go list ./... | grep -v /e2e)
+OUR_C = find . \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*'
+SOAK ?= 10
+
+help: ## print this
+	@awk -F ' *:.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/profile, one static file
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/profile ./cmd/profile
+
+generate: ## rebuild the BPF objects and the canary from their C (needs clang-19, lld-19, llvm-19)
+	go generate ./...
+
+lint: ## gofmt, go vet, staticcheck, clang-format (needs clang-format-19)
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w:" $$bad; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@command -v clang-format-19 >/dev/null || { echo "lint needs clang-format-19: apt-get install clang-format-19"; exit 1; }
+	$(OUR_C) -exec clang-format-19 --dry-run --Werror {} +
+
+# e2e compares what is loaded in the kernel before and after, so nothing else
+# may load programs meanwhile: it runs by itself, behind the rest.
+test: build ## every test, e2e on this kernel included (as root; says what did not run); RUN=PATTERN for some
+	$(if $(RACE),,@echo "no C compiler: the tests run without the race detector")
+	@{ $(GOTEST) $(UNIT) && unit=0 || unit=1; $(GOTEST) ./e2e/... && [ $$unit = 0 ]; } | $(SUM)
+
+e2e: build ## only the end-to-end tests; RUN=PATTERN for some
+	@$(GOTEST) ./e2e/... | $(SUM)
+
+demo: build ## learn, report, enforce, attack and release, in a cgroup of its own (as root)
+	@examples/demo/demo.sh
+
+soak: build ## every test SOAK times over (10), for flaws that show once in a while
+	@go test -json -count=$(SOAK) -timeout 8h -p 1 $(RACE) ./... | $(SUM)
+
+clean: ## delete what build made
+	rm -rf bin
+
+# Unpinning detaches. A bpffs of our own is there only where the machine's is not.
+clean-kernel: ## detach and unpin whatever of ours is in the kernel, and remove cgroups of tests (as root)
+	@[ "$$(id -u)" = 0 ] || { echo "clean-kernel needs root"; exit 1; }
+	@if [ "$$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ]; then rm -rfv /sys/fs/bpf/profile; fi
+	@if [ "$$(stat -f -c %T /run/profile/bpf 2>/dev/null)" = bpf_fs ]; then \
+		find /run/profile/bpf -mindepth 1 -depth -print -delete; \
+		umount -v /run/profile/bpf; rmdir /run/profile/bpf; fi
+	@awk '$$3 == "cgroup2" {print $$2}' /proc/mounts | while read -r tree; do \
+		for group in "$$tree"/profile-test-* "$$tree"/profile-demo-*; do \
+			[ -d "$$group" ] || continue; \
+			echo 0 >"$$group/cgroup.freeze"; echo 1 >"$$group/cgroup.kill"; sleep 0.1; \
+			find "$$group" -depth -type d -print -exec rmdir {} \; ; \
+		done; done
+	@for pid in $$(pgrep -x profile); do \
+		echo "still running, and attached until it ends: $$(tr '\0' ' ' </proc/$$pid/cmdline) (pid $$pid)"; done
