@@ -228,24 +228,40 @@ func (a *Agent) Info(st *tetragon.TracingPolicyStatus) (PolicyInfo, error) {
 	return info, nil
 }
 
-// Events subscribes to the stream and calls handle for each event, in the
-// order of arrival, until the context ends, the stream does, or handle fails.
-// A stream that the agent ended is io.ErrUnexpectedEOF.
-func (a *Agent) Events(ctx context.Context, req *tetragon.GetEventsRequest, handle func(*tetragon.GetEventsResponse) error) error {
-	stream, err := a.Client.GetEvents(ctx, req)
-	if err != nil {
-		return fmt.Errorf("subscribe to events of agent %s: %w", a.Address, err)
+// Stream is a subscription to an agent's events.
+type Stream struct {
+	agent *Agent
+	recv  grpc.ServerStreamingClient[tetragon.GetEventsResponse]
+}
+
+// Subscribe opens the stream, which ends with the context. With the embedded
+// sensor every event from its return on is sent; another agent does not say
+// when it is subscribed, and only an event that comes back does.
+func (a *Agent) Subscribe(ctx context.Context, req *tetragon.GetEventsRequest) (*Stream, error) {
+	recv, err := a.Client.GetEvents(ctx, req)
+	if err == nil && a.IsSensor() {
+		_, err = recv.Header()
 	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to events of agent %s: %w", a.Address, err)
+	}
+	return &Stream{agent: a, recv: recv}, nil
+}
+
+// Each calls handle for each event, in the order of arrival, until the context
+// of the subscription ends, the stream does, or handle fails. A stream that
+// the agent ended is io.ErrUnexpectedEOF.
+func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
 	for {
-		ev, err := stream.Recv()
+		ev, err := s.recv.Recv()
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx := s.recv.Context(); ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("read events of agent %s: %w", a.Address, err)
+			return fmt.Errorf("read events of agent %s: %w", s.agent.Address, err)
 		}
 		if err := handle(ev); err != nil {
 			return err

@@ -1,0 +1,187 @@
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/tetragon/api/v1/tetragon"
+	"github.com/prometheus/procfs"
+
+	"profile/internal/cgroup"
+)
+
+// idle is how long the reader waits before it asks whether something was lost
+// though nothing came.
+const idle = 100 * time.Millisecond
+
+// audit is one audit policy at work: its observer, and the goroutine that
+// reads it. Stop it once.
+type audit struct {
+	policy   *Policy
+	observer *observer
+	pins     *pinDir
+	shared   *sharedMaps
+	held     []record // sockets that were open when the hook was attached, until they are told
+
+	mu   sync.Mutex // guards what follows, for the counters
+	conv *converter
+	lost uint64
+
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // why the reader ended, once done
+}
+
+// startAudit loads and attaches an audit policy, tells what runs already, and
+// begins to publish.
+func startAudit(p *Policy, cfg Config, publish func(*tetragon.GetEventsResponse)) (*audit, error) {
+	group, err := cgroup.Find(p.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	pins, shared, err := usePins(cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{})}
+	if a.observer, err = loadObserver(group, p.Families, cfg.RingBytes, shared); err != nil {
+		return nil, errors.Join(err, a.free())
+	}
+	clock := &clock{}
+	a.conv = &converter{policy: p, publish: publish, table: newTable(cfg.Node, clock, newCgroupPaths())}
+	if err := a.attach(group); err != nil {
+		return nil, errors.Join(err, a.free())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	go a.run(ctx)
+	return a, nil
+}
+
+// attach goes from the processes to the sockets, so that nothing falls between
+// what runs already and what is told from here on (FACTS 31).
+func (a *audit) attach(group cgroup.Group) error {
+	if err := a.observer.attachProcesses(); err != nil {
+		return err
+	}
+	tasks, err := a.observer.iterate("observe_task")
+	if err != nil {
+		return err
+	}
+	for i := range tasks {
+		args, cwd := ask(tasks[i].Pid)
+		p := a.conv.table.before(&tasks[i], args, cwd)
+		a.conv.sendExec(&tasks[i], p)
+	}
+	if err := a.observer.attachSocket(group.Dir); err != nil {
+		return err
+	}
+	held, err := a.observer.iterate("observe_file")
+	if err != nil {
+		return err
+	}
+	for _, r := range held {
+		if a.policy.sees(int32(r.Family)) {
+			a.held = append(a.held, r)
+		}
+	}
+	return nil
+}
+
+func (p *Policy) sees(family int32) bool {
+	for _, f := range p.Families {
+		if f == family {
+			return true
+		}
+	}
+	return false
+}
+
+// ask reads what a running process was started with and where it is. It may
+// have gone; both are only for a person to read.
+func ask(pid uint32) (args, cwd string) {
+	p, err := procfs.NewProc(int(pid))
+	if err != nil {
+		return "", ""
+	}
+	if line, err := p.CmdLine(); err == nil {
+		args = arguments([]byte(strings.Join(line, "\x00")))
+	}
+	cwd, _ = p.Cwd()
+	return args, text([]byte(cwd))
+}
+
+// run reads until the context ends, and then what is still in the ring.
+func (a *audit) run(ctx context.Context) {
+	defer close(a.done)
+	var raw ringbuf.Record
+	var rec record
+	for {
+		wait := idle
+		if ctx.Err() != nil {
+			wait = 0
+		}
+		err := a.observer.read(&raw, &rec, time.Now().Add(wait))
+		switch {
+		case err == nil:
+			a.handle(&rec)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			a.handle(nil)
+			if ctx.Err() != nil {
+				return
+			}
+		default:
+			a.err = fmt.Errorf("read the event ring: %w", err)
+			return
+		}
+	}
+}
+
+// handle publishes one record; nil says that none came. A loss is told before
+// any record that followed it, held sockets after all that went before them.
+func (a *audit) handle(rec *record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if lost, err := a.observer.lost(); err == nil && lost > a.lost {
+		a.conv.sendLoss(lost - a.lost)
+		a.lost = lost
+	}
+	for len(a.held) > 0 && (rec == nil || a.held[0].Time < rec.Time) {
+		a.conv.convert(&a.held[0])
+		a.held = a.held[1:]
+	}
+	if rec != nil {
+		a.conv.convert(rec)
+	}
+}
+
+// posted is the count that a real agent keeps: events of the policy's hooks,
+// those that were lost included.
+func (a *audit) posted() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.conv.kprobes + a.lost
+}
+
+// stop detaches, publishes what was told before, and frees everything.
+func (a *audit) stop() error {
+	err := a.observer.detach()
+	a.cancel()
+	<-a.done
+	return errors.Join(err, a.err, a.free())
+}
+
+func (a *audit) free() error {
+	var err error
+	if a.observer != nil {
+		err = a.observer.close()
+	}
+	a.shared.close()
+	return errors.Join(err, a.pins.release())
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The programs of an enforcing policy. A process carries its verdict with it:
+ * taken at exec, under the name the executable has then, and handed to forked
+ * children; a process that ran before is looked at when it opens its first
+ * socket. They are pinned, and go on when the command that loaded them has
+ * gone. bpf_send_signal in a cgroup program loads on 6.18, not on 6.12 and 6.1
+ * (FACTS 23): there can_kill is false, and the socket is only refused.
+ */
+#ifndef PROFILE_ENFORCE_H
+#define PROFILE_ENFORCE_H
+
+#include "policy.h"
+
+const volatile bool can_kill = true;
+
+enum verdict {
+	UNLISTED = 1,
+	LISTED = 2,
+};
+
+struct verdict_state {
+	__u32 verdict;
+	__u32 index;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct verdict_state);
+} verdicts SEC(".maps");
+
+struct tally {
+	__u64 kills;
+	__u64 would;
+	__u64 last_kill; /* of boot time, ns */
+	__u64 last_would;
+};
+
+/* By the index that the list gives. One for each path, and one more that counts what could not be judged. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tally);
+} tallies SEC(".maps");
+
+const volatile __u32 errors_index;
+
+/* sched_process_exec runs without preemption, one at a time on a CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} exec_walk SEC(".maps");
+
+/* The list's word on the executable of a task; 0 if there is no list. */
+static __always_inline __u32 look_up(struct task_struct *task, struct scratch *s, bool at_exec, __u32 *index)
+{
+	struct file *exe = exe_of(task);
+	__u32 n = slot, *found;
+	struct walk w = {};
+	void *list;
+
+	if (!exe)
+		return UNLISTED;
+	walk_exe_short(&w, exe, task, s->path, at_exec);
+	if (!key_of(s, &w))
+		return UNLISTED;
+	list = bpf_map_lookup_elem(&lists, &n);
+	if (!list)
+		return 0;
+	found = bpf_map_lookup_elem(list, &s->key);
+	if (!found)
+		return UNLISTED;
+	*index = *found;
+	return LISTED;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(enforce_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)
+{
+	struct verdict_state *v;
+	struct scratch *s;
+	__u32 zero = 0, verdict, index = 0;
+
+	s = in_scope(task) ? bpf_map_lookup_elem(&exec_walk, &zero) : NULL;
+	verdict = s ? look_up(task, s, true, &index) : 0;
+	v = verdict ? bpf_task_storage_get(&verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE) : NULL;
+	if (!v) {
+		bpf_task_storage_delete(&verdicts, task->group_leader);
+		return 0;
+	}
+	v->index = index;
+	v->verdict = verdict;
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(enforce_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct verdict_state *from, *to;
+
+	if (child->pid != child->tgid)
+		return 0;
+	from = bpf_task_storage_get(&verdicts, parent->group_leader, 0, 0);
+	if (!from)
+		return 0;
+	to = bpf_task_storage_get(&verdicts, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (to)
+		*to = *from;
+	return 0;
+}
+
+static __always_inline void count_error(void)
+{
+	__u32 index = errors_index;
+	struct tally *t = bpf_map_lookup_elem(&tallies, &index);
+
+	if (t)
+		__sync_fetch_and_add(&t->kills, 1);
+}
+
+static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
+{
+	struct verdict_state *v = bpf_task_storage_get(&verdicts, task->group_leader, 0, 0);
+	struct scratch *s;
+	__u32 verdict;
+
+	if (v && v->verdict) {
+		*index = v->index;
+		return v->verdict;
+	}
+	s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!s) {
+		count_error();
+		return 0;
+	}
+	verdict = look_up(task, s, false, index);
+	bpf_task_storage_delete(&walks, task);
+	if (!verdict)
+		return 0;
+	v = bpf_task_storage_get(&verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (v) {
+		v->index = *index;
+		v->verdict = verdict;
+	}
+	return verdict;
+}
+
+/* Refuses the socket and kills whoever opens it, before the call returns. */
+SEC("cgroup/sock_create")
+int enforce_socket(struct bpf_sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 n = slot, index = 0;
+	struct scope *scope;
+	struct tally *t;
+
+	if (!wants(sk->family) || judge(task, &index) != LISTED)
+		return 1;
+	if (host_only && !in_host_pidns(task))
+		return 1;
+	scope = bpf_map_lookup_elem(&scopes, &n);
+	t = bpf_map_lookup_elem(&tallies, &index);
+	if (!scope || !t)
+		return 1;
+	if (scope->mode != MODE_ENFORCE) {
+		__sync_fetch_and_add(&t->would, 1);
+		t->last_would = bpf_ktime_get_boot_ns();
+		return 1;
+	}
+	if (can_kill)
+		bpf_send_signal(SIGKILL);
+	__sync_fetch_and_add(&t->kills, 1);
+	t->last_kill = bpf_ktime_get_boot_ns();
+	return 0;
+}
+
+#endif

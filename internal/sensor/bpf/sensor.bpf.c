@@ -1,0 +1,21 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * The embedded sensor, one object. An audit policy loads the programs of
+ * observe.h, an enforcing policy those of enforce.h; policy.h is what both
+ * share. Each needs Linux 5.17 (bpf_loop) with BTF and cgroup v2, and task
+ * storage in cgroup programs, which 6.12 and 6.1 refuse (FACTS 29).
+ */
+#include "observe.h"
+#include "enforce.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Types that bpf2go gives to Go: it finds only those that some variable has. */
+const struct event *const go_event __attribute__((unused));
+const struct socket_event *const go_socket_event __attribute__((unused));
+const enum kind *const go_kind __attribute__((unused));
+const enum flag *const go_flag __attribute__((unused));
+const enum mode *const go_mode __attribute__((unused));
+const enum walk_end *const go_walk_end __attribute__((unused));

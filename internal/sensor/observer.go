@@ -1,0 +1,256 @@
+package sensor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"profile/internal/cgroup"
+	"profile/internal/sensor/bpf"
+)
+
+// ringBytes holds about 50,000 events of ordinary length: what two cores can
+// produce in the longest pause of a reader that was measured (FACTS 36).
+const ringBytes = 8 << 20
+
+// record is one thing that the kernel told: the header, and the strings that
+// follow it where there are any.
+type record struct {
+	bpf.SensorEvent
+	path, name, args, cwd []byte
+}
+
+// observer is the kernel side of one audit policy: loaded, attached and read
+// by this process, and gone with it.
+type observer struct {
+	coll   *ebpf.Collection
+	links  []link.Link
+	reader *ringbuf.Reader
+	counts *ebpf.Memory
+}
+
+// setScope sets the constants that tell a program whom its policy is about.
+func setScope(spec *ebpf.CollectionSpec, group cgroup.Group, families []int32) error {
+	set := map[string]any{
+		"scope_id":    group.ID,
+		"scope_level": uint32(group.Level),
+		"want_inet":   false,
+		"want_inet6":  false,
+	}
+	for _, f := range families {
+		switch f {
+		case familyInet:
+			set["want_inet"] = true
+		case familyInet6:
+			set["want_inet6"] = true
+		}
+	}
+	for name, value := range set {
+		if err := setVariable(spec, name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setVariable(spec *ebpf.CollectionSpec, name string, value any) error {
+	v, ok := spec.Variables[name]
+	if !ok {
+		return fmt.Errorf("the object has no variable %s", name)
+	}
+	if err := v.Set(value); err != nil {
+		return fmt.Errorf("set variable %s: %w", name, err)
+	}
+	return nil
+}
+
+// subset drops what is not asked for, so that it is neither loaded nor verified.
+func subset(spec *ebpf.CollectionSpec, programs, maps []string) {
+	keep := func(names []string) map[string]bool {
+		m := map[string]bool{}
+		for _, n := range names {
+			m[n] = true
+		}
+		return m
+	}
+	p, m := keep(programs), keep(append(maps, ".rodata"))
+	for name := range spec.Programs {
+		if !p[name] {
+			delete(spec.Programs, name)
+		}
+	}
+	for name := range spec.Maps {
+		if !m[name] {
+			delete(spec.Maps, name)
+		}
+	}
+}
+
+// loadObserver loads the programs of an audit policy. Nothing is attached yet.
+func loadObserver(group cgroup.Group, families []int32, ring uint32, shared *sharedMaps) (*observer, error) {
+	spec, err := bpf.LoadSensor()
+	if err != nil {
+		return nil, fmt.Errorf("read the sensor's object: %w", err)
+	}
+	subset(spec, []string{"observe_exec", "observe_fork", "observe_exit", "observe_socket", "observe_task", "observe_file"},
+		[]string{"lists", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
+	if err := setScope(spec, group, families); err != nil {
+		return nil, err
+	}
+	spec.Maps["events"].MaxEntries = ring
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "scopes", "epoch")})
+	if err != nil {
+		return nil, fmt.Errorf("load the sensor's programs: %w", err)
+	}
+	o := &observer{coll: coll}
+	if o.reader, err = ringbuf.NewReader(coll.Maps["events"]); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the event ring: %w", err), o.close())
+	}
+	if o.counts, err = coll.Maps["delivered"].Memory(); err != nil {
+		return nil, errors.Join(fmt.Errorf("map the counters: %w", err), o.close())
+	}
+	return o, nil
+}
+
+// attachProcesses attaches the exec, fork and exit hooks.
+func (o *observer) attachProcesses() error {
+	for _, name := range []string{"observe_exec", "observe_fork", "observe_exit"} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: o.coll.Programs[name]})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		o.links = append(o.links, l)
+	}
+	return nil
+}
+
+// attachSocket attaches the socket hook to a cgroup.
+func (o *observer) attachSocket(dir string) error {
+	l, err := attachCgroup(dir, o.coll.Programs["observe_socket"])
+	if err != nil {
+		return err
+	}
+	o.links = append(o.links, l)
+	return nil
+}
+
+func attachCgroup(dir string, prog *ebpf.Program) (link.Link, error) {
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: dir, Attach: ebpf.AttachCGroupInetSockCreate, Program: prog})
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("attach to cgroup %q: another program there was attached without BPF_F_ALLOW_MULTI and keeps ours out: %w", dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach to cgroup %q: %w", dir, err)
+	}
+	return l, nil
+}
+
+// iterate runs an iterator and returns what it wrote.
+func (o *observer) iterate(name string) ([]record, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: o.coll.Programs[name]})
+	if err != nil {
+		return nil, fmt.Errorf("attach iterator %s: %w", name, err)
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open iterator %s: %w", name, err)
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read iterator %s: %w", name, err)
+	}
+	var records []record
+	for len(raw) > 0 {
+		var rec record
+		n, err := rec.decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("read iterator %s: %w", name, err)
+		}
+		records = append(records, rec)
+		raw = raw[n:]
+	}
+	return records, nil
+}
+
+// headSize is the size of the header that every record has.
+var headSize = binary.Size(bpf.SensorEvent{})
+
+// decode reads one record and returns its length. The strings point into raw.
+func (r *record) decode(raw []byte) (int, error) {
+	if len(raw) < headSize {
+		return 0, fmt.Errorf("a record of %d bytes is shorter than its header", len(raw))
+	}
+	if _, err := binary.Decode(raw, binary.NativeEndian, &r.SensorEvent); err != nil {
+		return 0, fmt.Errorf("decode a record: %w", err)
+	}
+	at := headSize
+	for _, part := range []struct {
+		to  *[]byte
+		len uint16
+	}{{&r.path, r.PathLen}, {&r.name, r.NameLen}, {&r.args, r.ArgsLen}, {&r.cwd, r.CwdLen}} {
+		end := at + int(part.len)
+		if end > len(raw) {
+			return 0, fmt.Errorf("a record of %d bytes says that it holds %d", len(raw), end)
+		}
+		*part.to = raw[at:end]
+		at = end
+	}
+	return at, nil
+}
+
+// read waits for the next record until deadline. The record's strings are
+// valid until the next call. os.ErrDeadlineExceeded says that nothing came,
+// os.ErrClosed that the observer was closed.
+func (o *observer) read(raw *ringbuf.Record, rec *record, deadline time.Time) error {
+	o.reader.SetDeadline(deadline)
+	if err := o.reader.ReadInto(raw); err != nil {
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return os.ErrClosed
+		}
+		return err
+	}
+	_, err := rec.decode(bytes.Clone(raw.RawSample))
+	return err
+}
+
+// lost counts the records, of every kind, that the ring had no room for.
+func (o *observer) lost() (uint64, error) {
+	var raw [int(bpf.SensorKindKINDS) * 16]byte // struct count: posted, lost
+	if _, err := o.counts.ReadAt(raw[:], 0); err != nil {
+		return 0, fmt.Errorf("read the counters: %w", err)
+	}
+	var lost uint64
+	for at := 8; at < len(raw); at += 16 {
+		lost += binary.NativeEndian.Uint64(raw[at:])
+	}
+	return lost, nil
+}
+
+// detach removes every hook; what is in the ring can still be read.
+func (o *observer) detach() error {
+	var errs []error
+	for _, l := range o.links {
+		errs = append(errs, l.Close())
+	}
+	o.links = nil
+	return errors.Join(errs...)
+}
+
+func (o *observer) close() error {
+	err := o.detach()
+	if o.reader != nil {
+		err = errors.Join(err, o.reader.Close())
+	}
+	o.coll.Close()
+	return err
+}
