@@ -1,0 +1,162 @@
+package profiler
+
+import (
+	"strings"
+	"time"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// Config says what one session folds, and what its agent can tell.
+type Config struct {
+	Session string
+	Policy  string   // name of the audit policy; kprobe events of others are ignored
+	Only    []string // doublestar patterns, valid ones; none means everything
+
+	KeepArgs bool
+	// Labels says that the agent adds the data labels of package tetragon.
+	Labels bool
+	// Forks says that the agent tells of forks.
+	Forks bool
+	// Uncounted says what the agent cannot count, in plain words: such a
+	// session has a gap over all of its windows. "" if it counts all.
+	Uncounted string
+
+	// Canary is the path of the session's own canary. Without one the windows
+	// follow the rule for recordings: from the audit policy's first event to
+	// the last.
+	Canary string
+	// IsCanary recognises the canaries of others. It is asked once for each
+	// executable of the host.
+	IsCanary func(path string) bool
+}
+
+// Fold turns the events of one session into evidence. What it keeps is bounded
+// by executables and live processes, not by events. It is not safe for
+// concurrent use.
+type Fold struct {
+	cfg    Config
+	names  []string // of the network families
+	number []int32  // their numbers
+	clock  func() time.Time
+
+	processes   map[uint32]*process
+	executables map[store.Key]*executable
+	dirty       []*executable
+	touched     bool // something happened to every live run since the last snapshot
+	mark        uint32
+	scopes      map[container]string
+	joint       joint
+
+	windows windows
+	gaps    []store.Gap
+	losses  uint32 // gaps so far; a run that began at another number is touched
+
+	latest, previous int64 // the latest time told, and that of the event before this one
+	socketHook       bool  // something of the socket hook was seen
+	counts           Counts
+
+	spareRuns      []*run
+	spareProcesses []*process
+}
+
+// Counts sums up a session for who watches it.
+type Counts struct {
+	Executables int    // with evidence
+	Network     int    // of these, those that used the network
+	Events      uint64 // received
+	Lost        uint64 // known to be lost, in windows
+}
+
+// NewFold returns a fold that has seen nothing yet.
+func NewFold(cfg Config) *Fold {
+	f := &Fold{
+		cfg:         cfg,
+		names:       tetragon.NetworkFamilies(),
+		clock:       time.Now,
+		processes:   map[uint32]*process{},
+		executables: map[store.Key]*executable{},
+		scopes:      map[container]string{},
+		joint:       joint{probes: map[uint32]probe{}},
+		windows:     windows{missing: beatFork | beatSocket},
+	}
+	for _, name := range f.names {
+		number, _ := tetragon.FamilyNumber(name)
+		f.number = append(f.number, number)
+	}
+	return f
+}
+
+// Counts says how far the session is.
+func (f *Fold) Counts() Counts { return f.counts }
+
+// Event folds one event, in the order of arrival.
+func (f *Fold) Event(ev *api.GetEventsResponse) {
+	f.counts.Events++
+	at := nanos(ev.GetTime())
+	if at == 0 {
+		at = f.latest
+	}
+	f.latest = max(f.latest, at)
+	switch e := ev.GetEvent().(type) {
+	case *api.GetEventsResponse_ProcessKprobe:
+		f.kprobe(e.ProcessKprobe, at)
+	case *api.GetEventsResponse_ProcessExec:
+		f.checkName(e.ProcessExec.GetProcess(), at)
+		f.exec(e.ProcessExec.GetProcess(), at)
+	case *api.GetEventsResponse_ProcessExit:
+		f.checkName(e.ProcessExit.GetProcess(), at)
+		f.exit(e.ProcessExit, at)
+	case *api.GetEventsResponse_RateLimitInfo:
+		f.gap(f.previous, at, "the agent lost observations", e.RateLimitInfo.GetNumberOfDroppedProcessEvents())
+	}
+	f.previous = at
+	f.expireHeld()
+}
+
+func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
+	if k.GetPolicyName() != f.cfg.Policy {
+		return
+	}
+	if f.cfg.Canary == "" {
+		f.audited(at)
+	}
+	f.checkName(k.GetProcess(), at)
+	switch k.GetFunctionName() {
+	case tetragon.CallExec:
+		f.probe(k, at)
+	case tetragon.CallFork:
+		f.fork(k, at)
+	case tetragon.CallSocketCreate:
+		f.socketHook = true
+		f.socket(k, at)
+	}
+}
+
+// checkName notes the loss that an agent owns up to by not naming a process.
+func (f *Fold) checkName(p *api.Process, at int64) {
+	name := p.GetBinary()
+	if name == "" || strings.Contains(name, "<enomem>") || hasFlag(p, "unknown") {
+		f.gap(f.previous, at, "the agent lost the name of a process", 1)
+	}
+}
+
+// hasFlag looks for one word in the flags that an agent gives a process.
+func hasFlag(p *api.Process, flag string) bool {
+	return strings.Contains(p.GetFlags(), flag)
+}
+
+// hasKnownName reports whether the name of a process is that of its resolved
+// executable: the agent read it from /proc.
+func hasKnownName(p *api.Process) bool {
+	return hasFlag(p, "procFS") && strings.HasPrefix(p.GetBinary(), "/")
+}
+
+// nanos is a time in nanoseconds since 1970, 0 if it was not told.
+func nanos(t *timestamppb.Timestamp) int64 {
+	return t.GetSeconds()*1e9 + int64(t.GetNanos())
+}

@@ -1,0 +1,57 @@
+package profiler
+
+import (
+	"time"
+
+	"profile/store"
+)
+
+// maxGaps bounds the record of gaps, and adjacent is how near two of one cause
+// may lie to be one: a gap is never recorded smaller than it was.
+const (
+	maxGaps  = 64
+	adjacent = time.Second
+)
+
+// gap notes a loss of observations. It touches every run that is alive, and
+// every one that ended since the last canary: what was lost can be anyone's.
+// Outside a window nothing is claimed, so that nothing is lost there.
+func (f *Fold) gap(from, to int64, cause string, n uint64) {
+	if !f.windows.open {
+		return
+	}
+	f.counts.Lost += n
+	f.losses++
+	f.touched = true
+	from = max(from, f.windows.from)
+	g := store.Gap{From: wall(from), To: wall(max(from, to)), Cause: cause, Count: n}
+	same := -1
+	for i := range f.gaps {
+		if f.gaps[i].Cause != cause {
+			continue
+		}
+		same = i
+		if !g.From.After(f.gaps[i].To.Add(adjacent)) && !f.gaps[i].From.After(g.To.Add(adjacent)) {
+			widen(&f.gaps[i], g)
+			return
+		}
+	}
+	if len(f.gaps) < maxGaps {
+		f.gaps = append(f.gaps, g)
+		return
+	}
+	if same < 0 {
+		same = len(f.gaps) - 1
+	}
+	widen(&f.gaps[same], g)
+}
+
+func widen(g *store.Gap, by store.Gap) {
+	if by.From.Before(g.From) {
+		g.From = by.From
+	}
+	if by.To.After(g.To) {
+		g.To = by.To
+	}
+	g.Count += by.Count
+}

@@ -1,0 +1,63 @@
+// Package profiler learns: it loads the audit policy of one session, folds the
+// agent's events into evidence for each executable, and keeps account of when
+// it was watching and what it lost. It judges nothing and enforces nothing; it
+// knows the agent only through its API, and what it learns leaves only through
+// package store.
+package profiler
+
+import (
+	"strconv"
+
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+)
+
+// PolicyName names the audit policy of a session.
+func PolicyName(session string) string { return tetragon.LearnPrefix + session }
+
+// AuditPolicy asks an agent for what one session learns from: each socket of
+// the families that its hook sees, the resolved executable of each exec, and
+// each fork. It has no enforcing action. The embedded sensor alone is asked
+// for details and, unless group is the root, to stay within the group.
+func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tetragon.Policy {
+	p := tetragon.NewPolicy(PolicyName(session))
+	if agent.IsSensor() {
+		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionDetails, Value: "true"})
+		if group.Path != "/" {
+			p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: group.Path})
+		}
+	}
+	var families []string
+	for _, name := range agent.Families {
+		if number, ok := tetragon.FamilyNumber(name); ok {
+			families = append(families, strconv.Itoa(int(number)))
+		}
+	}
+	p.Spec.KProbes = []tetragon.KProbe{
+		{
+			Call: tetragon.CallSocketCreate,
+			Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
+			Selectors: []tetragon.Selector{{
+				MatchArgs: []tetragon.MatchArgs{
+					{Index: 0, Operator: "Equal", Values: families},
+					{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not for the kernel's own use
+				},
+				MatchActions: []tetragon.MatchAction{{Action: "Post"}},
+			}},
+		},
+		{
+			Call: tetragon.CallExec,
+			Args: []tetragon.Arg{{Index: 0, Type: "linux_binprm"}},
+		},
+		{
+			Call: tetragon.CallFork,
+			// The one argument twice: without btfType the agent would look for
+			// a field of the number that "int" says (FACTS 44).
+			Args: []tetragon.Arg{
+				{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "pid"},
+				{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "tgid"},
+			},
+		},
+	}
+	return p
+}

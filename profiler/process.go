@@ -1,0 +1,201 @@
+package profiler
+
+import (
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/store"
+)
+
+// process is one live process: the run whose image it has, alone or with
+// others.
+type process struct {
+	run    *run
+	id     string // exec_id as the agent gives it, "" until it is told
+	start  int64  // start time as the agent gives it, 0 until it is told
+	since  int64  // when it came to its image, by exec or fork
+	forked bool   // and has not exec'd since
+}
+
+// startSlack allows for the agent's arithmetic with clocks.
+const startSlack = int64(1e6)
+
+// lookup finds the process that an event is about. It is nil if that one is
+// not known: if another has its pid, because an event was lost or came late,
+// too.
+func (f *Fold) lookup(p *api.Process, at int64) *process {
+	pid := p.GetPid().GetValue()
+	q := f.processes[pid]
+	if q == nil {
+		return nil
+	}
+	id, start := p.GetExecId(), nanos(p.GetStartTime())
+	switch {
+	case id != "" && id == q.id:
+	case q.start == 0:
+		q.id, q.start = id, start
+	case start == 0:
+	case start > q.start+startSlack:
+		f.lostEnd(pid, q, at)
+		return nil
+	case start < q.start-startSlack:
+		return nil
+	}
+	return q
+}
+
+// lostEnd takes a process out whose pid another one has: how and when it ended
+// is not known.
+func (f *Fold) lostEnd(pid uint32, q *process, at int64) {
+	f.gap(min(max(q.since, f.windows.from), at), at, "an exit was lost", 1)
+	q.run.unsure = true
+	f.remove(pid, q, at)
+}
+
+// remove takes a process out of the table and out of its run.
+func (f *Fold) remove(pid uint32, q *process, at int64) {
+	delete(f.processes, pid)
+	f.leave(q.run, at)
+	*q = process{}
+	f.spareProcesses = append(f.spareProcesses, q)
+}
+
+// add puts a process into the table, whose pid must be free there.
+func (f *Fold) add(pid uint32, r *run, at int64) *process {
+	q := new(process)
+	if n := len(f.spareProcesses); n > 0 {
+		q, f.spareProcesses = f.spareProcesses[n-1], f.spareProcesses[:n-1]
+	}
+	q.run, q.since = r, at
+	r.processes++
+	f.processes[pid] = q
+	return q
+}
+
+// fork gives a new process the run of its parent. Where the parent is not
+// known, its child is not either.
+func (f *Fold) fork(k *api.ProcessKprobe, at int64) {
+	if len(k.GetArgs()) < 2 {
+		return
+	}
+	child, group := uint32(k.Args[0].GetIntArg()), uint32(k.Args[1].GetIntArg())
+	if child != group {
+		return // a thread
+	}
+	if q := f.processes[child]; q != nil {
+		if at <= q.since {
+			return // told late: the child has been told of since
+		}
+		f.lostEnd(child, q, at)
+	}
+	q := f.lookup(k.GetProcess(), at)
+	if q == nil && f.free(k.GetProcess()) && hasKnownName(k.GetProcess()) {
+		q = f.addUnseen(k.GetProcess(), k.GetProcess().GetBinary(), at)
+	}
+	if q == nil {
+		return
+	}
+	q.run.beat |= beatFork
+	f.add(child, q.run, at).forked = true
+}
+
+// exec ends the process's share in its run and begins a new one.
+func (f *Fold) exec(p *api.Process, at int64) {
+	if p == nil {
+		return
+	}
+	if hasFlag(p, "procFS") {
+		// It ran before; it may have been told of already.
+		if f.lookup(p, at) == nil && f.free(p) && hasKnownName(p) {
+			f.addUnseen(p, p.GetBinary(), at)
+		}
+		return
+	}
+	if f.windows.open && at < f.windows.from && f.latest-at > staleAfter {
+		return // its exit may have gone before, so that it would seem to live on (FACTS 50)
+	}
+	pid := p.GetPid().GetValue()
+	q := f.processes[pid]
+	if q != nil && !f.cfg.Forks && !q.forked && hasFlag(p, "clone") {
+		f.lostEnd(pid, q, at) // the first exec of a process, and not of this one
+		q = nil
+	}
+	r := f.begin(at)
+	e := f.entered(p, q)
+	if q == nil {
+		q = f.add(pid, r, at)
+	} else {
+		old := q.run
+		q.run, q.since, q.forked = r, at, false
+		r.processes++
+		f.leave(old, at)
+	}
+	q.id, q.start = p.GetExecId(), nanos(p.GetStartTime())
+	f.joinExec(r, p, e, at)
+}
+
+// staleAfter is how late an exec from before the window may come.
+const staleAfter = int64(5e9)
+
+// exit removes a process. Where its start was not seen, but its name tells its
+// executable, that much is noted.
+func (f *Fold) exit(e *api.ProcessExit, at int64) {
+	p := e.GetProcess()
+	if f.cfg.Canary == "" && f.windows.open {
+		f.windows.extend(at)
+	}
+	if q := f.lookup(p, at); q != nil {
+		f.remove(p.GetPid().GetValue(), q, at)
+		return
+	}
+	if !f.windows.open || !f.free(p) {
+		return
+	}
+	if hasKnownName(p) || hasKnownName(e.GetParent()) && isFork(p, e.GetParent()) {
+		f.addUnseen(p, p.GetBinary(), at)
+		f.remove(p.GetPid().GetValue(), f.processes[p.GetPid().GetValue()], at)
+	}
+}
+
+// free reports whether no process in the table has the pid.
+func (f *Fold) free(p *api.Process) bool {
+	return p != nil && f.processes[p.GetPid().GetValue()] == nil
+}
+
+// addUnseen takes in a process whose start was not seen, under the path of its
+// executable.
+func (f *Fold) addUnseen(p *api.Process, path string, at int64) *process {
+	r := f.begin(at)
+	r.seen, r.unseen = false, false
+	q := f.add(p.GetPid().GetValue(), r, at)
+	q.id, q.start = p.GetExecId(), nanos(p.GetStartTime())
+	f.attach(r, f.executable(store.Key{Scope: f.scope(p), Path: path}).tally(""))
+	if f.windows.open && !r.canary {
+		f.countUnseen(r)
+	}
+	return q
+}
+
+// isFork reports whether a process seems to have been forked from its parent
+// without an exec since: for agents that do not tell of forks (FACTS 43).
+func isFork(p, parent *api.Process) bool {
+	return parent != nil && parent.GetPid().GetValue() != p.GetPid().GetValue() &&
+		parent.GetBinary() == p.GetBinary() && !hasFlag(p, "clone")
+}
+
+// adopt takes in a process that the fold does not know and that opened a
+// socket: as a fork of one it knows, or as one whose start was not seen, under
+// the path that the agent gives, else its name as executed.
+func (f *Fold) adopt(k *api.ProcessKprobe, path string, at int64) *run {
+	p, parent := k.GetProcess(), k.GetParent()
+	if !f.free(p) {
+		return f.bystander(p, path, at)
+	}
+	if isFork(p, parent) {
+		if q := f.processes[parent.GetPid().GetValue()]; q != nil && q.id == parent.GetExecId() {
+			child := f.add(p.GetPid().GetValue(), q.run, at)
+			child.id, child.start, child.forked = p.GetExecId(), nanos(p.GetStartTime()), true
+			return q.run
+		}
+	}
+	return f.addUnseen(p, path, at).run
+}
