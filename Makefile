@@ -52,7 +52,7 @@ clean-kernel: ## detach and unpin whatever of ours is in the kernel, and remove 
 	@[ "$$(id -u)" = 0 ] || { echo "clean-kernel needs root"; exit 1; }
 	@if [ "$$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ]; then rm -rfv /sys/fs/bpf/profile; fi
 	@if [ "$$(stat -f -c %T /run/profile/bpf 2>/dev/null)" = bpf_fs ]; then \
-		find /run/profile/bpf -mindepth 1 -depth -print -delete; \
+		rm -rfv /run/profile/bpf/profile; \
 		umount -v /run/profile/bpf; rmdir /run/profile/bpf; fi
 	@awk '$$3 == "cgroup2" {print $$2}' /proc/mounts | while read -r tree; do \
 		for group in "$$tree"/profile-test-* "$$tree"/profile-demo-*; do \
