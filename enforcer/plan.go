@@ -1,0 +1,348 @@
+package enforcer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// Plan is what enforcing would do, for a person to review before it is done.
+// Its JSON form is that of `enforce -o json`.
+type Plan struct {
+	Enforce []string // resolved paths, sorted
+	Held    []Held   // sorted by path
+
+	Stage     string   // store.StageMonitor or store.StageEnforce
+	Cgroup    string   // "/" is the whole machine
+	Families  []string // enforced
+	Unwatched []string // network families that are not
+
+	// Loaded is the generation in force that the plan was made against, 0 if
+	// there was none; Added and Removed are the changes to what it lists.
+	Loaded  uint64
+	Added   []string
+	Removed []string
+
+	Thresholds Thresholds
+	Files      map[string]store.FileID // by path of Enforce, where known
+	Warnings   []string                // in plain words
+}
+
+// Held is an executable that is left out of a plan, and why.
+type Held struct {
+	Path string
+	Why  string
+}
+
+// PlanOptions say what a plan is made of.
+type PlanOptions struct {
+	Thresholds
+	Stage  string // store.StageMonitor or store.StageEnforce
+	Cgroup string // absolute in the hierarchy; "/" is the whole machine
+
+	Only    []string // doublestar patterns; restricts what was learned, none is no restriction
+	Include []string // paths that stand above verdict, coverage and holds
+	Exclude []string // paths that are never listed
+	Protect []string // more protected patterns, in the form of protected.txt
+	Dirs    []string // directories whose executables join as if included
+
+	Wider bool // enforce more widely than was learned
+	// Remote says that the agent is on another host, of whose files and
+	// processes this machine can say nothing.
+	Remote bool
+	// AgentFamilies are the families that the agent can enforce; nil if it is
+	// not asked.
+	AgentFamilies []string
+	// AgentPaths are resolved executables of the agent, which are protected.
+	AgentPaths []string
+}
+
+// CoverageError refuses a plan that would enforce more widely than was
+// learned.
+type CoverageError struct {
+	Cgroup  string   // that was to be enforced in
+	Learned []string // where sessions learned, in plain words
+}
+
+func (e *CoverageError) Error() string {
+	return fmt.Sprintf("learned only %s: enforcing in %s is wider than that",
+		strings.Join(e.Learned, " and "), tellCgroup(e.Cgroup))
+}
+
+// BuildPlan makes the plan from the evidence of one transaction, from the
+// generation in force, and from the files and processes of this machine. It
+// asks no agent. Errors about the options wrap ErrUsage; a plan wider than the
+// evidence is a *CoverageError. A plan may be empty.
+func BuildPlan(ctx context.Context, tx *store.Tx, o PlanOptions) (*Plan, error) {
+	p, err := newPlanner(tx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.name(ctx, tx); err != nil {
+		return nil, err
+	}
+	if err := p.checkCoverage(); err != nil {
+		return nil, err
+	}
+	if err := p.judgeLearned(ctx, tx); err != nil {
+		return nil, err
+	}
+	for _, file := range p.unlearned() {
+		p.decide(file, nil)
+	}
+	return p.finish()
+}
+
+// planner is a plan in the making.
+type planner struct {
+	o        PlanOptions
+	c        *considered // all sessions that count
+	covering *considered // those that cover the enforced cgroup
+	loaded   store.Generation
+	listed   map[string]bool // by loaded
+	stays    bool            // what the loaded generation lists stays listed
+	would    map[string]store.Kill
+	protect  *protection
+	runtimes *patterns
+	alive    *processes
+
+	included map[string]bool   // resolved: whether it was given as that
+	excluded map[string]bool   // as given, and resolved
+	inDirs   map[string]bool   // executables below the directories
+	named    map[string]string // held by name already: why
+
+	enforce  map[string]store.FileID
+	held     map[string]string
+	warnings []string
+	learned  bool // something in the plan rests on a quiet verdict
+	kept     bool // something rests on its listing alone
+}
+
+func newPlanner(tx *store.Tx, o PlanOptions) (*planner, error) {
+	if o.Stage != store.StageMonitor && o.Stage != store.StageEnforce {
+		return nil, fmt.Errorf("%w: %q is no stage", ErrUsage, o.Stage)
+	}
+	if !path.IsAbs(o.Cgroup) {
+		return nil, fmt.Errorf("%w: cgroup %q is not absolute", ErrUsage, o.Cgroup)
+	}
+	if err := checkPatterns(o.Only); err != nil {
+		return nil, err
+	}
+	o.Cgroup = path.Clean(o.Cgroup)
+	c, err := loadConsidered(tx, o.Thresholds)
+	if err != nil {
+		return nil, err
+	}
+	generations, err := tx.Generations()
+	if err != nil {
+		return nil, err
+	}
+	p := &planner{o: o, c: c, would: sumKills(generations), alive: &processes{}, listed: map[string]bool{},
+		enforce: map[string]store.FileID{}, held: map[string]string{}}
+	p.covering = c.only(func(s *session) bool { return o.Wider || s.covers(o.Cgroup) })
+	if g := inForce(generations); g != nil {
+		p.loaded = *g
+	}
+	for _, file := range p.loaded.Paths {
+		p.listed[file] = true
+	}
+	if p.protect, err = newProtection(o.Protect, o.AgentPaths); err != nil {
+		return nil, err
+	}
+	if p.runtimes, err = parsePatterns(runtimesText); err != nil {
+		return nil, err
+	}
+	return p, p.checkLoaded()
+}
+
+// inForce returns the generation recorded as loaded, nil if none is.
+func inForce(generations []store.Generation) *store.Generation {
+	for i := len(generations) - 1; i >= 0; i-- {
+		if generations[i].State == store.StateLoaded {
+			return &generations[i]
+		}
+	}
+	return nil
+}
+
+// checkLoaded decides whether listings of the loaded generation stay: they do
+// in the same cgroup, and in a wider one they are judged anew.
+func (p *planner) checkLoaded() error {
+	if p.loaded.N == 0 {
+		return nil
+	}
+	if !contains(p.o.Cgroup, p.loaded.Cgroup) {
+		return fmt.Errorf("generation %d is in force in %s: enforcing in %s instead would lift it there; release it first",
+			p.loaded.N, tellCgroup(p.loaded.Cgroup), tellCgroup(p.o.Cgroup))
+	}
+	p.stays = p.o.Cgroup == p.loaded.Cgroup || p.o.Wider
+	return nil
+}
+
+// checkCoverage refuses a plan that no session covers, unless all of it stands
+// above coverage.
+func (p *planner) checkCoverage() error {
+	above := len(p.included) > 0 || len(p.inDirs) > 0 || p.stays && len(p.loaded.Paths) > 0
+	proves := func(s *session) bool { return s.proves() }
+	if above || len(p.covering.only(proves).ids) > 0 {
+		return nil
+	}
+	if where := p.c.only(proves).places(); len(where) > 0 {
+		return &CoverageError{Cgroup: p.o.Cgroup, Learned: where}
+	}
+	return nil
+}
+
+// judgeLearned decides on every path that there is evidence of.
+func (p *planner) judgeLearned(ctx context.Context, tx *store.Tx) error {
+	var pending [][]store.Evidence // the keys of one path
+	flush := func() {
+		if len(pending) > 0 {
+			p.decide(pending[0][0].Key.Path, pending)
+		}
+		pending = nil
+	}
+	for rows, err := range tx.Executables() {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if len(pending) > 0 && pending[0][0].Key.Path != rows[0].Key.Path {
+			flush()
+		}
+		for _, row := range rows {
+			if _, ok := p.c.known[row.Session]; !ok {
+				return fmt.Errorf("evidence of %q names session %q, which is not recorded", row.Key.Path, row.Session)
+			}
+		}
+		pending = append(pending, rows)
+	}
+	flush()
+	return nil
+}
+
+// unlearned returns the paths that a person or the loaded generation names and
+// that nothing was decided of yet, sorted.
+func (p *planner) unlearned() []string {
+	names := map[string]bool{}
+	for _, set := range []map[string]bool{p.included, p.inDirs, p.listed} {
+		for file := range set {
+			names[file] = true
+		}
+	}
+	for file := range p.enforce {
+		delete(names, file)
+	}
+	for file := range p.held {
+		delete(names, file)
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+func (p *planner) finish() (*Plan, error) {
+	for file, why := range p.named {
+		if _, listed := p.enforce[file]; !listed && p.held[file] == "" {
+			p.held[file] = why
+		}
+	}
+	plan := &Plan{Stage: p.o.Stage, Cgroup: p.o.Cgroup, Loaded: p.loaded.N, Thresholds: p.c.t,
+		Enforce: slices.Sorted(maps.Keys(p.enforce)), Files: p.enforce}
+	maps.DeleteFunc(plan.Files, func(_ string, id store.FileID) bool { return !id.Known() })
+	for _, file := range slices.Sorted(maps.Keys(p.held)) {
+		plan.Held = append(plan.Held, Held{Path: file, Why: p.held[file]})
+	}
+	plan.Added = without(plan.Enforce, p.loaded.Paths)
+	plan.Removed = without(p.loaded.Paths, plan.Enforce)
+	if err := p.checkRemoved(plan.Removed); err != nil {
+		return nil, err
+	}
+	if err := p.chooseFamilies(plan); err != nil {
+		return nil, err
+	}
+	plan.Warnings = p.warnings
+	return plan, nil
+}
+
+// checkRemoved refuses to lift a listing that no person lifted. It comes to
+// that only in a wider cgroup.
+func (p *planner) checkRemoved(removed []string) error {
+	for _, file := range removed {
+		if !p.excluded[file] && !p.unpromoted(file, nil) {
+			return fmt.Errorf("generation %d lists %q, and this plan would not: %s; --include or --exclude it, or say --wider",
+				p.loaded.N, file, p.held[file])
+		}
+	}
+	return nil
+}
+
+// chooseFamilies enforces what every session watched that the plan rests on;
+// what stands on its listing alone adds what that generation enforced.
+func (p *planner) chooseFamilies(plan *Plan) error {
+	enforced := tetragon.NetworkFamilies()
+	limit := func(families []string) {
+		enforced = slices.DeleteFunc(enforced, func(f string) bool { return !slices.Contains(families, f) })
+	}
+	if p.learned {
+		for _, id := range p.covering.ids {
+			if s := p.covering.sessions[id]; s.proves() {
+				limit(s.Families)
+			}
+		}
+	}
+	if p.kept {
+		limit(p.loaded.Families)
+	}
+	if p.o.AgentFamilies != nil {
+		limit(p.o.AgentFamilies)
+	}
+	if len(enforced) == 0 && len(plan.Enforce) > 0 {
+		return fmt.Errorf("no socket family was watched by every session that counts and can be enforced by the agent")
+	}
+	plan.Families, plan.Unwatched = enforced, without(tetragon.NetworkFamilies(), enforced)
+	if lost := without(p.loaded.Families, enforced); len(lost) > 0 && len(plan.Enforce) > 0 {
+		p.warn("no longer enforced, unlike in generation %d: %s", p.loaded.N, strings.Join(lost, ", "))
+	}
+	return nil
+}
+
+func (p *planner) warn(format string, args ...any) {
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
+}
+
+// MarshalJSON writes the form of `enforce -o json`.
+func (p *Plan) MarshalJSON() ([]byte, error) {
+	type held struct {
+		Path       string `json:"path"`
+		PathBase64 string `json:"path_base64,omitempty"`
+		Why        string `json:"why"`
+	}
+	out := struct {
+		Schema  int      `json:"schema"`
+		Enforce []string `json:"enforce"`
+		Held    []held   `json:"held"`
+	}{Schema, append([]string{}, p.Enforce...), []held{}}
+	for _, h := range p.Held {
+		one := held{Why: h.Why}
+		one.Path, one.PathBase64 = printable(h.Path)
+		out.Held = append(out.Held, one)
+	}
+	return json.Marshal(out)
+}
+
+// without returns those of a, sorted, that are not in b.
+func without(a, b []string) []string {
+	in := make(map[string]bool, len(b))
+	for _, s := range b {
+		in[s] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return in[s] })
+}

@@ -1,0 +1,81 @@
+package enforcer
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// maxEqual is how many values an Equal of Tetragon takes; the sensor takes
+// every family.
+const maxEqual = 4
+
+// Policy writes the enforcing policy: it kills, or in the monitor stage counts,
+// every process of the host's pid namespace that runs one of the paths and
+// opens a socket of one of the families, within the cgroup. Families are named
+// as in tetragon.NetworkFamilies; sensor says that the agent is the embedded
+// one, which alone can keep to a cgroup other than "/".
+//
+// It refuses what would match more than it names, or nothing at all: no paths,
+// no families, and a path that the kernel could not match.
+func Policy(name, stage, cgroup string, families, paths []string, sensor bool) (*tetragon.Policy, error) {
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("policy %s: it lists nothing, and most agents would match that against every process", name)
+	}
+	for _, file := range paths {
+		if why := unenforceable(file); why != "" {
+			return nil, fmt.Errorf("policy %s: %q: %s", name, file, why)
+		}
+	}
+	if stage != store.StageMonitor && stage != store.StageEnforce {
+		return nil, fmt.Errorf("policy %s: %w: %q is no stage", name, ErrUsage, stage)
+	}
+	numbers, err := familyNumbers(families)
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", name, err)
+	}
+	if !sensor && len(numbers) > maxEqual {
+		return nil, fmt.Errorf("policy %s: %d socket families, Tetragon compares with %d", name, len(numbers), maxEqual)
+	}
+	p := tetragon.NewPolicy(name)
+	p.Spec.Options = []tetragon.Option{{Name: tetragon.OptionMode, Value: stage}}
+	if cgroup != "/" {
+		if !sensor {
+			return nil, fmt.Errorf("policy %s for cgroup %s: %w", name, cgroup, tetragon.ErrOption)
+		}
+		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: cgroup})
+	}
+	p.Spec.KProbes = []tetragon.KProbe{{
+		Call: tetragon.CallSocketCreate,
+		Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
+		Selectors: []tetragon.Selector{{
+			MatchBinaries:   []tetragon.MatchBinaries{{Operator: "In", Values: slices.Clone(paths)}},
+			MatchNamespaces: []tetragon.MatchNamespaces{{Namespace: "Pid", Operator: "In", Values: []string{"host_ns"}}},
+			MatchArgs: []tetragon.MatchArgs{
+				{Index: 0, Operator: "Equal", Values: numbers},
+				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not the kernel's own sockets
+			},
+			MatchActions: []tetragon.MatchAction{{Action: "Sigkill"}},
+		}},
+	}}
+	return p, nil
+}
+
+func familyNumbers(families []string) ([]string, error) {
+	if len(families) == 0 {
+		return nil, fmt.Errorf("it names no socket family")
+	}
+	var numbers []string
+	for _, family := range families {
+		n, ok := tetragon.FamilyNumber(family)
+		if !ok {
+			return nil, fmt.Errorf("%q is no network family: they are %s", family, strings.Join(tetragon.NetworkFamilies(), ", "))
+		}
+		numbers = append(numbers, strconv.Itoa(int(n)))
+	}
+	return numbers, nil
+}
