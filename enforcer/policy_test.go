@@ -1,0 +1,159 @@
+package enforcer
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"profile/internal/tetragon"
+)
+
+var threeFamilies = []string{"inet", "inet6", "packet"}
+
+func TestPolicyText(t *testing.T) {
+	p, err := Policy("profile-enforce-x-g1", "enforce", "/user.slice", threeFamilies, []string{"/usr/bin/curl", "/opt/a b"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := p.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata:
+  name: profile-enforce-x-g1
+spec:
+  options:
+    - name: policy-mode
+      value: enforce
+    - name: profile-cgroup
+      value: /user.slice
+  kprobes:
+    - call: security_socket_create
+      syscall: false
+      args:
+        - index: 0
+          type: int
+        - index: 1
+          type: int
+        - index: 2
+          type: int
+        - index: 3
+          type: int
+      selectors:
+        - matchBinaries:
+            - operator: In
+              values:
+                - /usr/bin/curl
+                - /opt/a b
+          matchNamespaces:
+            - namespace: Pid
+              operator: In
+              values:
+                - host_ns
+          matchArgs:
+            - index: 0
+              operator: Equal
+              values:
+                - "2"
+                - "10"
+                - "17"
+            - index: 3
+              operator: Equal
+              values:
+                - "0"
+          matchActions:
+            - action: Sigkill
+`
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("policy (-want +got):\n%s", diff)
+	}
+}
+
+func TestPolicyForTheWholeMachineHasNoOptionOfOurs(t *testing.T) {
+	p, err := Policy("x", "monitor", "/", threeFamilies, []string{"/usr/bin/curl"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]tetragon.Option{{Name: "policy-mode", Value: "monitor"}}, p.Spec.Options); diff != "" {
+		t.Errorf("options (-want +got):\n%s", diff)
+	}
+}
+
+func TestPolicyRefuses(t *testing.T) {
+	curl := []string{"/usr/bin/curl"}
+	for _, c := range []struct {
+		name          string
+		stage, cgroup string
+		families      []string
+		paths         []string
+		sensor        bool
+		says          string
+	}{
+		{"no paths", "enforce", "/", threeFamilies, nil, true, "lists nothing"},
+		{"no families", "enforce", "/", nil, curl, true, "no socket family"},
+		{"a family that is not network", "enforce", "/", []string{"unix"}, curl, true, `"unix" is no network family`},
+		{"no stage", "none", "/", threeFamilies, curl, true, `"none" is no stage`},
+		{"256 bytes", "enforce", "/", threeFamilies, []string{"/" + strings.Repeat("a", 255)}, true, "256 bytes"},
+		{"bytes that are not UTF-8", "enforce", "/", threeFamilies, []string{"/usr/bin/\xff"}, true, "not UTF-8"},
+		{"what an agent puts in their place", "enforce", "/", threeFamilies, []string{"/usr/bin/\uFFFD"}, true, "not UTF-8"},
+		{"a relative path", "enforce", "/", threeFamilies, []string{"bin/curl"}, true, "no path"},
+		{"an empty path", "enforce", "/", threeFamilies, []string{"/usr/bin/curl", ""}, true, "no path"},
+		{"a NUL", "enforce", "/", threeFamilies, []string{"/usr/bin/a\x00b"}, true, "NUL"},
+		{"a cgroup on an agent that has no word for it", "enforce", "/a", threeFamilies, curl, false, "no such option"},
+		{"more families than Tetragon compares", "enforce", "/", tetragon.NetworkFamilies(), curl, false, "5 socket families"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Policy("x", c.stage, c.cgroup, c.families, c.paths, c.sensor)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want one that says %q", err, c.says)
+			}
+		})
+	}
+	if _, err := Policy("x", "enforce", "/a", threeFamilies, curl, false); !errors.Is(err, tetragon.ErrOption) {
+		t.Errorf("error %v, want ErrOption", err)
+	}
+	if _, err := Policy("x", "enforce", "/", threeFamilies, []string{"/" + strings.Repeat("a", 254)}, true); err != nil {
+		t.Errorf("255 bytes: %v", err)
+	}
+}
+
+// reread is what an agent reads of a policy for these paths.
+func reread(t interface{ Fatal(...any) }, paths []string) []string {
+	p, err := Policy("x", "enforce", "/", threeFamilies, paths, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := p.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := tetragon.ParsePolicy(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back.Spec.KProbes[0].Selectors[0].MatchBinaries[0].Values
+}
+
+func TestPolicyGivesOddPathsBack(t *testing.T) {
+	paths := []string{"/opt/a b", "/opt/'single'", `/opt/"double"`, "/opt/two\nlines", "/opt/\n", "/opt/a: b", "/opt/ # no comment", "/opt/-dash", "/-", "/opt/{x}",
+		"/opt/[x]", "/opt/\ttab", `/opt/back\slash`, "/opt/größe", "/opt/😀", "/opt/ trailing ", "/opt/\r", "/opt/\x01\x7f", "/opt/\u0085\u2028", "/opt/%s", "/null", "/opt/&a*b!c", "/"}
+	if diff := cmp.Diff(paths, reread(t, paths)); diff != "" {
+		t.Errorf("paths (-want +got):\n%s", diff)
+	}
+}
+
+func TestPolicyGivesAnyPathBack(t *testing.T) {
+	odd := rapid.StringOfN(rapid.SampledFrom([]rune("\n\t\r :-#{}[]\\'\"a|>&*!%@`,?=~\u0085\u2028\ufeffé\x01\x7f")), 0, 40, 200)
+	name := rapid.OneOf(odd, rapid.StringN(0, 60, 200)).Filter(func(s string) bool { return unenforceable("/"+s) == "" })
+	rapid.Check(t, func(t *rapid.T) {
+		paths := rapid.SliceOfN(rapid.Map(name, func(s string) string { return "/" + s }), 1, 5).Draw(t, "paths")
+		if diff := cmp.Diff(paths, reread(t, paths)); diff != "" {
+			t.Fatalf("paths (-want +got):\n%s", diff)
+		}
+	})
+}
