@@ -1,0 +1,51 @@
+// Command profile learns which programs of a Linux machine use the network,
+// and takes it from those that never did.
+//
+// This room is the command line: a file a command, flags, printing and exit
+// codes. What the commands do is done in profiler, enforcer and store.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"profile/enforcer"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := newApp().RunContext(ctx, os.Args)
+	stop()
+	os.Exit(report(err))
+}
+
+// usageError is an error about how the command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// report prints an error as a sentence and gives its exit code.
+func report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(os.Stderr, "profile: %s\n", explain(err))
+	var usage usageError
+	if errors.As(err, &usage) || errors.Is(err, enforcer.ErrUsage) {
+		return exitUsage
+	}
+	return exitFailed
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/urfave/cli/v2"
+	"gopkg.in/yaml.v3"
+
+	"profile/enforcer"
+	"profile/store"
+)
+
+func reportCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "report",
+		Usage:     "show each executable with its verdict, and why",
+		UsageText: "profile [--db PATH] report [-o table|json|yaml] [--verdict V] [--only GLOB]… [EXECUTABLE…]",
+		Description: "network: it opened a network socket. quiet: it never did, in complete runs that were\n" +
+			"watched without a gap. unproven: all else, with every reason.",
+		Flags: append(thresholdFlags(),
+			outputFlag("table", "json", "yaml"),
+			&cli.StringFlag{Name: "verdict", Usage: "only executables of the verdict `V`: network, quiet or unproven"},
+			&cli.StringSliceFlag{Name: "only", Usage: "only executables that match `GLOB`; may be repeated"},
+		),
+		Action: showReport,
+	}
+}
+
+// thresholdFlags are those of verdicts, the same wherever one is given.
+func thresholdFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.Uint64Flag{Name: "min-runs", Usage: "how many complete runs prove an executable quiet: `N`", Value: 1},
+		durationFlag("min-watch", "time `D` for which one run still going must have been watched to do so", time.Hour),
+		&cli.StringFlag{Name: "since", Usage: "leave out sessions that ended before `TIME`"},
+		&cli.BoolFlag{Name: "accept-gaps", Usage: "take the verdicts of runs that no gap is known to have touched"},
+	}
+}
+
+func thresholds(c *cli.Context) (enforcer.Thresholds, error) {
+	t := enforcer.Thresholds{MinRuns: c.Uint64("min-runs"), MinWatch: getDuration(c, "min-watch"), AcceptGaps: c.Bool("accept-gaps")}
+	if t.MinRuns == 0 {
+		return t, usagef("--min-runs 0 would call quiet what never ran")
+	}
+	if t.MinWatch == 0 {
+		return t, usagef("--min-watch needs a duration longer than 0")
+	}
+	if c.IsSet("since") {
+		var err error
+		if t.Since, err = moment(c.String("since")); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+func checkGlobs(flag string, globs []string) error {
+	for _, g := range globs {
+		if !doublestar.ValidatePattern(g) {
+			return usagef("--%s %q is not a pattern", flag, g)
+		}
+	}
+	return nil
+}
+
+func showReport(c *cli.Context) error {
+	form, err := output(c, "table", "json", "yaml")
+	if err != nil {
+		return err
+	}
+	t, err := thresholds(c)
+	if err != nil {
+		return err
+	}
+	path, err := dbPath(c)
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(path)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	err = st.View(c.Context, func(tx *store.Tx) error {
+		r, err := enforcer.NewReport(tx, enforcer.ReportOptions{
+			Thresholds: t, Verdict: c.String("verdict"), Only: c.StringSlice("only"), Executables: c.Args().Slice()})
+		if err != nil {
+			return err
+		}
+		switch form {
+		case "json":
+			err = writeJSON(out, r)
+		case "yaml":
+			err = writeYAML(out, r)
+		default:
+			err = writeTable(c.Context, out, r)
+		}
+		if err != nil {
+			return err
+		}
+		if missing := r.Missing(); len(missing) > 0 {
+			return fmt.Errorf("nothing is known of %s", quoteAll(missing))
+		}
+		return nil
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// writeJSON prints row by row, so that a large database begins to print at once.
+func writeJSON(w *bufio.Writer, r *enforcer.Report) error {
+	fmt.Fprintf(w, "{\"schema\":%d,\"executables\":[", enforcer.Schema)
+	sep := "\n"
+	for row, err := range r.Rows() {
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(row)
+		if err != nil {
+			return err
+		}
+		w.WriteString(sep)
+		w.Write(text)
+		if sep == "\n" {
+			// The first row is not to wait for a buffer to fill.
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+		sep = ",\n"
+	}
+	sessions, err := json.Marshal(r.Sessions())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\n],\"sessions\":%s}\n", sessions)
+	return err
+}
+
+func writeYAML(w io.Writer, r *enforcer.Report) error {
+	doc := struct {
+		Schema      int                   `yaml:"schema"`
+		Executables []enforcer.Row        `yaml:"executables"`
+		Sessions    []enforcer.SessionRow `yaml:"sessions"`
+	}{Schema: enforcer.Schema, Executables: []enforcer.Row{}, Sessions: r.Sessions()}
+	for row, err := range r.Rows() {
+		if err != nil {
+			return err
+		}
+		doc.Executables = append(doc.Executables, row)
+	}
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	return errors.Join(enc.Encode(doc), enc.Close())
+}
+
+func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
+	t := newTable(w, "executable", "verdict", "runs", "network", "started as", "last seen", "why")
+	counts := map[string]int{}
+	for row, err := range r.Rows() {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		counts[row.Verdict]++
+		t.row(showScoped(row), row.Verdict, showRuns(row.Runs), showUse(row), showEntries(row.Entries),
+			row.LastSeen.Local().Format("2006-01-02 15:04:05"), strings.Join(row.Reasons, "; "))
+	}
+	t.print()
+	fmt.Fprintf(w, "%d network, %d quiet, %d unproven\n", counts["network"], counts["quiet"], counts["unproven"])
+	for _, s := range r.Sessions() {
+		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %.0fs", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "), s.AwakeSeconds)
+		for _, g := range s.Gaps {
+			fmt.Fprintf(w, "\n  gap %s to %s: %s, %d lost", g.From.Local().Format("15:04:05.000"), g.To.Local().Format("15:04:05.000"), g.Cause, g.Count)
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+func showScoped(row enforcer.Row) string {
+	if row.Scope == store.HostScope {
+		return showPath(row.Path)
+	}
+	return showPath(row.Path) + " in " + showPath(row.Scope)
+}
+
+func showRuns(n enforcer.RunCount) string {
+	if n.Complete == n.Seen {
+		return fmt.Sprint(n.Seen)
+	}
+	return fmt.Sprintf("%d of %d complete", n.Complete, n.Seen)
+}
+
+func showUse(row enforcer.Row) string {
+	var parts []string
+	for _, u := range row.Network {
+		parts = append(parts, fmt.Sprintf("%s/%s ×%d", u.Family, u.Type, u.Count))
+	}
+	for _, a := range row.Attempts {
+		what := "killed"
+		if a.Stage == store.StageMonitor {
+			what = "would be killed"
+		}
+		parts = append(parts, fmt.Sprintf("%s ×%d", what, a.Count))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// maxShown is how many of a list fit a row for a person; -o json has all.
+const maxShown = 4
+
+func showEntries(entries []enforcer.EntryRow) string {
+	var names []string
+	for i, e := range entries {
+		if i == maxShown {
+			names = append(names, fmt.Sprintf("and %d more", len(entries)-maxShown))
+			break
+		}
+		names = append(names, showPath(e.Name))
+	}
+	return strings.Join(names, ", ")
+}
