@@ -1,8 +1,10 @@
 package sensor
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -91,6 +93,92 @@ func run(t *testing.T, g cgroup.Group, name string, args ...string) error {
 	return cmd.Run()
 }
 
+// child is a program that a test talks to by lines.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startIn starts a program inside a cgroup. It is killed with the test.
+func startIn(t *testing.T, g cgroup.Group, name string, args ...string) *child {
+	t.Helper()
+	dir, err := os.Open(g.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c := &child{cmd: exec.Command(name, args...)}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.out = bufio.NewReader(out)
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.cmd.Process.Kill()
+		c.cmd.Wait()
+	})
+	return c
+}
+
+func (c *child) line(t *testing.T) {
+	t.Helper()
+	if _, err := c.out.ReadString('\n'); err != nil {
+		t.Fatalf("the child said nothing: %v", err)
+	}
+}
+
+func (c *child) send(t *testing.T) {
+	t.Helper()
+	if _, err := io.WriteString(c.in, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// step has the child do its work once.
+func (c *child) step(t *testing.T) {
+	t.Helper()
+	c.send(t)
+	c.line(t)
+}
+
+func (c *child) wait() error { return c.cmd.Wait() }
+
+// stop ends the child's input, and waits for its end.
+func (c *child) stop() {
+	c.in.Close()
+	c.cmd.Wait()
+}
+
+func waitFor(t *testing.T, path string) {
+	t.Helper()
+	for range 500 {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("%s did not appear", path)
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	raw, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func killed(err error) bool {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
@@ -151,89 +239,5 @@ func collect(t *testing.T, a *tetragon.Agent) func(stop func(*tapi.GetEventsResp
 			t.Fatalf("after %d events: %v", len(all), err)
 		}
 		return all
-	}
-}
-
-func TestAuditTellsExecForkSocketAndExit(t *testing.T) {
-	needKernel(t)
-	g := confine(t)
-	a := serve(t, Config{Name: "sensor-test-audit", Node: "node"})
-	upTo := collect(t, a)
-	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
-		t.Fatal(err)
-	}
-	run(t, g, "/bin/sh", "-c", "curl -s http://127.0.0.1:1/; true")
-	exits := 0
-	var story []string
-	for _, ev := range upTo(func(ev *tapi.GetEventsResponse) bool {
-		if ev.GetProcessExit() != nil {
-			exits++
-		}
-		return exits == 2
-	}) {
-		switch e := ev.Event.(type) {
-		case *tapi.GetEventsResponse_ProcessExec:
-			story = append(story, "exec "+e.ProcessExec.Process.Binary+" "+e.ProcessExec.Process.Arguments)
-		case *tapi.GetEventsResponse_ProcessExit:
-			story = append(story, "exit "+e.ProcessExit.Process.Binary)
-		case *tapi.GetEventsResponse_ProcessKprobe:
-			k := e.ProcessKprobe
-			line := k.FunctionName + " " + k.Process.Binary
-			if b := k.Args[0].GetLinuxBinprmArg(); b != nil {
-				line += " -> " + b.Path
-			}
-			story = append(story, line)
-		}
-	}
-	t.Log(strings.Join(story, "\n"))
-	want := []string{
-		"wake_up_new_task", // of this test, which is outside the cgroup
-		"security_bprm_committing_creds",
-		"exec /bin/sh -c \"curl -s http://127.0.0.1:1/; true\"",
-		"wake_up_new_task /bin/sh",
-		"security_bprm_committing_creds /bin/sh -> /usr/bin/curl",
-		"exec /usr/bin/curl -s http://127.0.0.1:1/",
-		"security_socket_create /usr/bin/curl",
-		"exit /usr/bin/curl",
-		"exit /bin/sh",
-	}
-	if len(story) != len(want) {
-		t.Fatalf("%d events, want %d", len(story), len(want))
-	}
-	for i := range want {
-		if !strings.HasPrefix(story[i], want[i]) {
-			t.Errorf("event %d: %q, want %q", i, story[i], want[i])
-		}
-	}
-}
-
-func TestEnforcementKillsTheListedAlone(t *testing.T) {
-	needKernel(t)
-	g := confine(t)
-	a := serve(t, Config{Name: "sensor-test-enforce", Node: "node"})
-	name := "profile-enforce-test"
-	if err := a.Add(t.Context(), enforcingPolicy(name, "enforce", g, "/usr/bin/curl")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := a.Delete(context.Background(), name); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := run(t, g, "/usr/bin/curl", "-s", "http://127.0.0.1:1/"); !killed(err) {
-		t.Errorf("curl opening a socket: %v, want it killed", err)
-	}
-	if err := run(t, g, "/usr/bin/curl", "-s", "file:///etc/hostname"); err != nil {
-		t.Errorf("curl opening no socket: %v", err)
-	}
-	if err := exec.Command("/usr/bin/curl", "-s", "http://127.0.0.1:1/").Run(); killed(err) {
-		t.Error("curl outside the cgroup was killed")
-	}
-	st, err := a.Policy(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := st.GetStats().GetActionCounters().GetSignal(); n != 1 {
-		t.Errorf("%d kills counted, want 1", n)
 	}
 }

@@ -1,0 +1,212 @@
+package sensor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	tapi "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/tetragon"
+)
+
+func TestAuditTellsExecForkSocketAndExit(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-audit", Node: "node"})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, g, "/bin/sh", "-c", "curl -s http://127.0.0.1:1/; true")
+	exits := 0
+	var story []string
+	for _, ev := range upTo(func(ev *tapi.GetEventsResponse) bool {
+		if ev.GetProcessExit() != nil {
+			exits++
+		}
+		return exits == 2
+	}) {
+		switch e := ev.Event.(type) {
+		case *tapi.GetEventsResponse_ProcessExec:
+			story = append(story, "exec "+e.ProcessExec.Process.Binary+" "+e.ProcessExec.Process.Arguments)
+		case *tapi.GetEventsResponse_ProcessExit:
+			story = append(story, "exit "+e.ProcessExit.Process.Binary)
+		case *tapi.GetEventsResponse_ProcessKprobe:
+			k := e.ProcessKprobe
+			line := k.FunctionName + " " + k.Process.Binary
+			if b := k.Args[0].GetLinuxBinprmArg(); b != nil {
+				line += " -> " + b.Path
+			}
+			story = append(story, line)
+		}
+	}
+	t.Log(strings.Join(story, "\n"))
+	want := []string{
+		"wake_up_new_task", // of this test, which is outside the cgroup
+		"security_bprm_committing_creds",
+		"exec /bin/sh -c \"curl -s http://127.0.0.1:1/; true\"",
+		"wake_up_new_task /bin/sh",
+		"security_bprm_committing_creds /bin/sh -> /usr/bin/curl",
+		"exec /usr/bin/curl -s http://127.0.0.1:1/",
+		"security_socket_create /usr/bin/curl",
+		"exit /usr/bin/curl",
+		"exit /bin/sh",
+	}
+	if len(story) != len(want) {
+		t.Fatalf("%d events, want %d", len(story), len(want))
+	}
+	for i := range want {
+		if !strings.HasPrefix(story[i], want[i]) {
+			t.Errorf("event %d: %q, want %q", i, story[i], want[i])
+		}
+	}
+}
+
+// sockets gives the socket events among some.
+func sockets(events []*tapi.GetEventsResponse) []*tapi.ProcessKprobe {
+	var found []*tapi.ProcessKprobe
+	for _, ev := range events {
+		if k := ev.GetProcessKprobe(); k.GetFunctionName() == tetragon.CallSocketCreate {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+func label(k *tapi.ProcessKprobe, name string) *tapi.KprobeArgument {
+	for _, d := range k.GetData() {
+		if d.GetLabel() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+func exited(name string) func(*tapi.GetEventsResponse) bool {
+	return func(ev *tapi.GetEventsResponse) bool { return ev.GetProcessExit().GetProcess().GetBinary() == name }
+}
+
+func TestAuditTellsWhatRanBeforeAndItsSockets(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	// This test itself joins no cgroup: a listener that lives in it does.
+	ready := filepath.Join(t.TempDir(), "ready")
+	cmd := startIn(t, g, "/usr/bin/python3", "-c", `import socket,sys,time
+s=socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u=socket.socket(socket.AF_UNIX)
+open(sys.argv[1],"w").close(); sys.stdin.read()`, ready)
+	waitFor(t, ready)
+	a := serve(t, Config{Name: "sensor-test-before", Node: "node"})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.stop()
+	python, err := filepath.EvalSymlinks("/usr/bin/python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := upTo(exited(python))
+	if p := all[0].GetProcessExec().GetProcess(); p.GetBinary() != python || p.GetFlags() != "procFS" {
+		t.Errorf("the first event is of %q, flags %q; want %q that ran before", p.GetBinary(), p.GetFlags(), python)
+	}
+	held := sockets(all)
+	if len(held) != 1 || held[0].Args[0].GetIntArg() != familyInet6 || label(held[0], tetragon.LabelHeld) == nil {
+		t.Errorf("sockets told: %v, want the one of AF_INET6 that is held", held)
+	}
+}
+
+func TestAuditLabelsTheSocketsOfTheListed(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	cfg := Config{Name: "sensor-test-listed", Node: "node"}
+	a, other := serve(t, cfg), serve(t, cfg)
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	// One process opens a socket before, during and after it is listed; what
+	// lists it is another sensor, as another command would be.
+	python, err := filepath.EvalSymlinks("/usr/bin/python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startIn(t, g, python, "-c", `import socket,sys
+for _ in sys.stdin:
+    socket.socket().close(); print("done", flush=True)`)
+	p.step(t)
+	p.step(t) // not told again
+	name := "profile-enforce-test"
+	if err := other.Add(t.Context(), enforcingPolicy(name, "monitor", g, python)); err != nil {
+		t.Fatal(err)
+	}
+	p.step(t)
+	p.step(t)
+	if err := other.Delete(context.Background(), name); err != nil {
+		t.Fatal(err)
+	}
+	p.step(t)
+	p.stop()
+	var stages []string
+	for _, k := range sockets(upTo(exited(python))) {
+		stages = append(stages, label(k, tetragon.LabelListed).GetStringArg())
+	}
+	if strings.Join(stages, ",") != ",monitor," {
+		t.Errorf("told as listed: %q, want one socket before, one in monitor, one after", stages)
+	}
+}
+
+func TestAuditTellsWhatTheRingLost(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-loss", Node: "node", RingBytes: uint32(os.Getpagesize())})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, "/bin/sh", "-c", "for i in $(seq 300); do /bin/true & done; wait"); err != nil {
+		t.Fatal(err)
+	}
+	var told uint64
+	received := func(ev *tapi.GetEventsResponse) bool {
+		told += ev.GetRateLimitInfo().GetNumberOfDroppedProcessEvents()
+		return told > 0
+	}
+	upTo(received)
+	st, err := a.Policy(t.Context(), "profile-learn-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if post := st.GetStats().GetActionCounters().GetPost(); post < told {
+		t.Errorf("%d events posted, of which %d were lost", post, told)
+	}
+}
+
+func TestAuditPolicyIsOneAndGoesWithTheSensor(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-one", Node: "node"})
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-one", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-two", g)); err == nil {
+		t.Error("a second audit policy was taken")
+	}
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-one", g)); err == nil {
+		t.Error("a policy of a name that exists was taken")
+	}
+	if err := a.Delete(t.Context(), "profile-learn-one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Delete(t.Context(), "profile-learn-one"); err == nil {
+		t.Error("a policy was deleted twice")
+	}
+	if root := pinRoot(); root != "" {
+		if _, err := os.Stat(filepath.Join(root, "sensor-test-one")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the pins stayed: %v", err)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package sensor
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	tapi "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/tetragon"
+)
+
+func TestEnforcementKillsTheListedAlone(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-enforce", Node: "node"})
+	name := "profile-enforce-test"
+	if err := a.Add(t.Context(), enforcingPolicy(name, "enforce", g, "/usr/bin/curl")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.Delete(context.Background(), name); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := run(t, g, "/usr/bin/curl", "-s", "http://127.0.0.1:1/"); !killed(err) {
+		t.Errorf("curl opening a socket: %v, want it killed", err)
+	}
+	if err := run(t, g, "/usr/bin/curl", "-s", "file:///etc/hostname"); err != nil {
+		t.Errorf("curl opening no socket: %v", err)
+	}
+	if err := exec.Command("/usr/bin/curl", "-s", "http://127.0.0.1:1/").Run(); killed(err) {
+		t.Error("curl outside the cgroup was killed")
+	}
+	st, err := a.Policy(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := st.GetStats().GetActionCounters().GetSignal(); n != 1 {
+		t.Errorf("%d kills counted, want 1", n)
+	}
+}
+
+// load adds an enforcing policy that the test takes off again.
+func load(t *testing.T, a *tetragon.Agent, p *tetragon.Policy) {
+	t.Helper()
+	if err := a.Add(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.Delete(context.Background(), p.Metadata.Name); err != nil && !strings.Contains(err.Error(), "is not loaded") {
+			t.Error(err)
+		}
+	})
+}
+
+func counters(t *testing.T, a *tetragon.Agent, name string) (killed, would uint64) {
+	t.Helper()
+	st, err := a.Policy(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := st.GetStats().GetActionCounters()
+	return c.GetSignal(), c.GetMonitorSignal()
+}
+
+func python(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.EvalSymlinks("/usr/bin/python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const openSocket = "import socket; socket.socket()"
+
+func TestMonitorCountsAndKillsNothingUntilConfigured(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-monitor", Node: "node"})
+	py, name := python(t), "profile-enforce-test"
+	load(t, a, enforcingPolicy(name, "monitor", g, py))
+	if err := run(t, g, py, "-c", openSocket); err != nil {
+		t.Errorf("in monitor: %v", err)
+	}
+	if k, w := counters(t, a, name); k != 0 || w != 1 {
+		t.Errorf("in monitor %d kills and %d would-be kills, want 0 and 1", k, w)
+	}
+	mode := tapi.TracingPolicyMode_TP_MODE_ENFORCE
+	if _, err := a.Client.ConfigureTracingPolicy(t.Context(), &tapi.ConfigureTracingPolicyRequest{Name: name, Mode: &mode}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, py, "-c", openSocket); !killed(err) {
+		t.Errorf("enforcing: %v, want it killed", err)
+	}
+	if k, w := counters(t, a, name); k != 1 || w != 1 {
+		t.Errorf("%d kills and %d would-be kills, want 1 and 1", k, w)
+	}
+}
+
+func TestEnforcementReachesForksThreadsAndWhatRanBefore(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	py := python(t)
+	before := startIn(t, g, py, "-c", `import socket,sys
+print("up", flush=True); sys.stdin.readline(); socket.socket(); print("alive", flush=True)`)
+	before.line(t)
+	a := serve(t, Config{Name: "sensor-test-reach", Node: "node"})
+	load(t, a, enforcingPolicy("profile-enforce-test", "enforce", g, py))
+	before.send(t)
+	if err := before.wait(); !killed(err) {
+		t.Errorf("a process from before the policy: %v, want it killed", err)
+	}
+	for name, code := range map[string]string{
+		"a thread":       "import threading,socket,time; threading.Thread(target=socket.socket).start(); time.sleep(5)",
+		"a forked child": "import os,socket,sys\npid=os.fork()\nif pid==0: socket.socket(); os._exit(0)\nsys.exit(0 if os.waitpid(pid,0)[1]==9 else 1)",
+		"IPv6":           "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+		"raw":            "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+	} {
+		err := run(t, g, py, "-c", code)
+		if name == "a forked child" {
+			if err != nil {
+				t.Errorf("%s lived, or its parent died with it: %v", name, err)
+			}
+			continue
+		}
+		if !killed(err) {
+			t.Errorf("%s: %v, want it killed", name, err)
+		}
+	}
+	if err := run(t, g, py, "-c", "import socket; socket.socket(socket.AF_UNIX); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)"); err != nil {
+		t.Errorf("AF_UNIX and AF_NETLINK: %v, want them left alone", err)
+	}
+}
+
+// The name at exec counts: FACTS 47.
+func TestEnforcementGoesByTheNameAtExec(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	dir := t.TempDir()
+	listed, other := filepath.Join(dir, "listed"), filepath.Join(dir, "other")
+	copyFile(t, "/usr/bin/nc.openbsd", listed)
+	a := serve(t, Config{Name: "sensor-test-name", Node: "node"})
+	load(t, a, enforcingPolicy("profile-enforce-test", "enforce", g, listed))
+	dial := []string{"-z", "127.0.0.1", "1"}
+	if err := os.Symlink(listed, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, filepath.Join(dir, "link"), dial...); !killed(err) {
+		t.Errorf("by a symlink: %v, want it killed", err)
+	}
+	if err := os.Link(listed, filepath.Join(dir, "hard")); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, filepath.Join(dir, "hard"), dial...); killed(err) {
+		t.Error("by a hard link of another name: it was killed")
+	}
+	if err := os.Rename(listed, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, other, dial...); killed(err) {
+		t.Error("renamed: it was killed under a name that is not listed")
+	}
+}
+
+func TestDetachedBehindItsBackIsListedAsAnError(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	cfg := Config{Name: "sensor-test-detached", Node: "node"}
+	a := serve(t, cfg)
+	name := "profile-enforce-test"
+	load(t, a, enforcingPolicy(name, "enforce", g, "/nowhere"))
+	if err := exec.Command("bpftool", "link", "detach", "pinned",
+		filepath.Join(pinRoot(), cfg.Name, "0", pinLink+"enforce_socket")).Run(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := a.Policy(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.GetState() != tapi.TracingPolicyState_TP_STATE_ERROR || !strings.Contains(st.GetError(), "detached") {
+		t.Errorf("listed as %s, %q; want an error", st.GetState(), st.GetError())
+	}
+}
+
+// What a crash left half pinned is listed, and can be deleted by that name.
+func TestHalfPinnedPolicyCanBeDeleted(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	cfg := Config{Name: "sensor-test-half", Node: "node"}
+	a := serve(t, cfg)
+	load(t, a, enforcingPolicy("profile-enforce-test", "enforce", g, "/nowhere"))
+	if err := os.Remove(filepath.Join(pinRoot(), cfg.Name, "0", pinMeta)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := a.Policies(t.Context(), tetragon.EnforcePrefix)
+	if err != nil || len(all) != 1 || all[0].GetState() != tapi.TracingPolicyState_TP_STATE_ERROR {
+		t.Fatalf("listed as %v (%v), want one in error", all, err)
+	}
+	if err := a.Delete(t.Context(), all[0].GetName()); err != nil {
+		t.Fatal(err)
+	}
+	if root := pinRoot(); root != "" {
+		t.Errorf("%s is still there", root)
+	}
+}
