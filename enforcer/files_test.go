@@ -12,14 +12,14 @@ const elfHead = "\x7fELF\x02\x01\x01"
 // write makes a file in dir, which is resolved: its path is the kernel's.
 func write(t *testing.T, dir, name, text string, mode os.FileMode) string {
 	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(file, []byte(text), mode); err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func (p *planner) decide(file string, keys [][]store.Evidence) {
 			p.held[file] = why
 		}
 	case p.excluded[file]:
-		p.held[file] = "excluded"
+		p.held[file], p.lifted[file] = "excluded", true
 	case included && (given || protected == ""), p.inDirs[file] && protected == "":
 		p.list(file, p.here(file))
 	case listed && p.stays:
@@ -74,7 +74,7 @@ func (p *planner) list(file string, id store.FileID) { p.enforce[file] = id }
 func (p *planner) keep(file string, host []store.Evidence, protected string) {
 	v, _ := p.c.judge(host)
 	if p.unpromoted(file, v.Attempts) {
-		p.held[file] = p.tellWould(file, v.Attempts)
+		p.held[file], p.lifted[file] = p.tellWould(file, v.Attempts), true
 		return
 	}
 	p.list(file, p.loaded.Files[file])

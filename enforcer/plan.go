@@ -120,6 +120,7 @@ type planner struct {
 
 	enforce  map[string]store.FileID
 	held     map[string]string
+	lifted   map[string]bool // a listing that a person, or the step to enforce, lifted
 	warnings []string
 	learned  bool // something in the plan rests on a quiet verdict
 	kept     bool // something rests on its listing alone
@@ -145,7 +146,7 @@ func newPlanner(tx *store.Tx, o PlanOptions) (*planner, error) {
 		return nil, err
 	}
 	p := &planner{o: o, c: c, would: sumKills(generations), alive: &processes{}, listed: map[string]bool{},
-		enforce: map[string]store.FileID{}, held: map[string]string{}}
+		enforce: map[string]store.FileID{}, held: map[string]string{}, lifted: map[string]bool{}}
 	p.covering = c.only(func(s *session) bool { return o.Wider || s.covers(o.Cgroup) })
 	if g := inForce(generations); g != nil {
 		p.loaded = *g
@@ -276,7 +277,7 @@ func (p *planner) finish() (*Plan, error) {
 // that only in a wider cgroup.
 func (p *planner) checkRemoved(removed []string) error {
 	for _, file := range removed {
-		if !p.excluded[file] && !p.unpromoted(file, nil) {
+		if !p.lifted[file] {
 			return fmt.Errorf("generation %d lists %q, and this plan would not: %s; --include or --exclude it, or say --wider",
 				p.loaded.N, file, p.held[file])
 		}
