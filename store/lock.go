@@ -1,0 +1,108 @@
+package store
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// Lock is held by the one learning session that writes to a database. The
+// kernel drops it when the process ends, however it ends.
+type Lock struct{ flock *flock.Flock }
+
+// HeldError tells who holds the lock of a database. PID is 0 and Since zero
+// where the holder has not said so.
+type HeldError struct {
+	Path  string // of the database
+	PID   int
+	Since time.Time
+}
+
+func (e *HeldError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("database %s is held by another learning session", e.Path)
+	}
+	return fmt.Sprintf("database %s is held by another learning session: process %d, since %s",
+		e.Path, e.PID, e.Since.Format(time.RFC3339))
+}
+
+// Attempts to lock, or else to read who holds the lock: its holder writes that
+// only once it has it.
+const (
+	lockAttempts = 10
+	lockPause    = 10 * time.Millisecond
+)
+
+// LockLearn takes the lock of the database for a learning session: the file
+// beside it with ".lock" added to its name, which holds the process and the
+// time. The error is a *HeldError if another session has it. Reading and
+// writing need no lock.
+func (s *Store) LockLearn() (*Lock, error) {
+	name := s.path + ".lock"
+	// The file stays when the lock is released: were it removed, one process
+	// could lock the old file and another one a new file.
+	lock := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	held := &HeldError{Path: s.path}
+	for range lockAttempts {
+		ok, err := lock.TryLock()
+		if err == nil && ok {
+			if err = writeHolder(name); err == nil {
+				return &Lock{lock}, nil
+			}
+			lock.Unlock()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock database %s: %w", s.path, err)
+		}
+		if held.PID, held.Since = readHolder(name); held.PID != 0 {
+			break
+		}
+		time.Sleep(lockPause)
+	}
+	return nil, held
+}
+
+// Release gives the lock back; a second call does nothing.
+func (l *Lock) Release() error {
+	if !l.flock.Locked() {
+		return nil
+	}
+	// So that the next holder is not taken for this one.
+	_ = os.Truncate(l.flock.Path(), 0)
+	if err := l.flock.Unlock(); err != nil {
+		return fmt.Errorf("release %s: %w", l.flock.Path(), err)
+	}
+	return nil
+}
+
+const holderFormat = "process %d since %s\n"
+
+func writeHolder(name string) error {
+	text := fmt.Sprintf(holderFormat, os.Getpid(), time.Now().UTC().Format(time.RFC3339Nano))
+	return os.WriteFile(name, []byte(text), 0o600)
+}
+
+// readHolder gives 0 if the file does not say who holds it, or not yet whole.
+func readHolder(name string) (pid int, since time.Time) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, time.Time{}
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 128))
+	if err != nil || !strings.HasSuffix(string(text), "\n") {
+		return 0, time.Time{}
+	}
+	var stamp string
+	if _, err := fmt.Sscanf(string(text), holderFormat, &pid, &stamp); err != nil {
+		return 0, time.Time{}
+	}
+	if since, err = time.Parse(time.RFC3339Nano, stamp); err != nil {
+		return 0, time.Time{}
+	}
+	return pid, since
+}
