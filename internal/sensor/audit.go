@@ -75,9 +75,7 @@ func (a *audit) attach(group cgroup.Group) error {
 		return err
 	}
 	for i := range tasks {
-		args, cwd := ask(tasks[i].Pid)
-		p := a.conv.table.before(&tasks[i], args, cwd)
-		a.conv.sendExec(&tasks[i], p)
+		a.conv.convert(&tasks[i])
 	}
 	if err := a.observer.attachSocket(group.Dir); err != nil {
 		return err

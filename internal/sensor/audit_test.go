@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,7 +47,6 @@ func TestAuditTellsExecForkSocketAndExit(t *testing.T) {
 	}
 	t.Log(strings.Join(story, "\n"))
 	want := []string{
-		"wake_up_new_task", // of this test, which is outside the cgroup
 		"security_bprm_committing_creds",
 		"exec /bin/sh -c \"curl -s http://127.0.0.1:1/; true\"",
 		"wake_up_new_task /bin/sh",
@@ -182,6 +182,23 @@ func TestAuditTellsWhatTheRingLost(t *testing.T) {
 	}
 	if post := st.GetStats().GetActionCounters().GetPost(); post < told {
 		t.Errorf("%d events posted, of which %d were lost", post, told)
+	}
+}
+
+func TestAuditTellsWhatCameIntoTheCgroupWithoutAnExec(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-came", Node: "node"})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("/bin/sh", "-c", "echo $$ >"+g.Dir+"/cgroup.procs; /bin/true; /bin/true").Run(); err != nil {
+		t.Fatal(err)
+	}
+	all := upTo(exited("/usr/bin/dash"))
+	if p := all[0].GetProcessExec().GetProcess(); p.GetBinary() != "/usr/bin/dash" || p.GetFlags() != "procFS" {
+		t.Errorf("the first event is %v, want the shell, start not seen", all[0])
 	}
 }
 

@@ -56,6 +56,8 @@ func (c *converter) convert(r *record) {
 				LinuxBinprmArg: &tetragon.KprobeLinuxBinprm{Path: text(r.path)}}}}, c.execData(r))
 		}
 		c.sendExec(r, after)
+	case bpf.SensorKindKIND_TASK:
+		c.before(r)
 	case bpf.SensorKindKIND_FORK:
 		parent, child := c.table.fork(r)
 		if child != nil && c.policy.Forks {
@@ -72,6 +74,12 @@ func (c *converter) convert(r *record) {
 				intArg(int32(r.Family)), intArg(int32(r.Type)), intArg(int32(r.Protocol)), intArg(0)}, c.socketData(r))
 		}
 	}
+}
+
+// before tells of a process whose start was not seen.
+func (c *converter) before(r *record) {
+	args, cwd := ask(r.Pid)
+	c.sendExec(r, c.table.before(r, args, cwd))
 }
 
 func (c *converter) sendExit(r *record, p *process) {

@@ -38,7 +38,8 @@ struct tally {
 	__u64 last_would;
 };
 
-/* By the index that the list gives. One for each path, and one more that counts what could not be judged. */
+/* By the index that the list gives. One for each path, and one more that counts what could not be
+ * judged. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -57,7 +58,8 @@ struct {
 } exec_walk SEC(".maps");
 
 /* The list's word on the executable of a task; 0 if there is no list. */
-static __always_inline __u32 look_up(struct task_struct *task, struct scratch *s, bool at_exec, __u32 *index)
+static __always_inline __u32 look_up(
+	struct task_struct *task, struct scratch *s, bool at_exec, __u32 *index)
 {
 	struct file *exe = exe_of(task);
 	__u32 n = slot, *found;
@@ -88,7 +90,9 @@ int BPF_PROG(enforce_exec, struct task_struct *task, pid_t old_pid, struct linux
 
 	s = in_scope(task) ? bpf_map_lookup_elem(&exec_walk, &zero) : NULL;
 	verdict = s ? look_up(task, s, true, &index) : 0;
-	v = verdict ? bpf_task_storage_get(&verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE) : NULL;
+	v = verdict ? bpf_task_storage_get(
+			      &verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE)
+		    : NULL;
 	if (!v) {
 		bpf_task_storage_delete(&verdicts, task->group_leader);
 		return 0;

@@ -148,7 +148,8 @@ static __always_inline void fill(struct event *e, struct task_struct *task, __u1
 	e->parent = BPF_CORE_READ(parent, tgid);
 	e->parent_start = BPF_CORE_READ(parent, group_leader, start_boottime);
 	e->uid = BPF_CORE_READ(task, cred, uid.val);
-	e->auid = bpf_core_field_exists(task->loginuid) ? BPF_CORE_READ(task, loginuid.val) : (__u32)-1;
+	e->auid = bpf_core_field_exists(task->loginuid) ? BPF_CORE_READ(task, loginuid.val)
+							: (__u32)-1;
 	e->cgroup = cgroup_id(cgroup_of(task));
 	level = BPF_CORE_READ(pid, level);
 	if (!level)
@@ -190,20 +191,26 @@ static __always_inline bool post(const struct event *e)
 }
 
 /*
- * With a cgroup, a process that left it is followed to its end, and one that
- * came from it as well.
+ * With a cgroup, a process that left it is followed to its end, and so is what
+ * it forks. One that came into the cgroup without an exec is fresh: nothing was
+ * told of it yet.
  */
-static __always_inline bool track(struct task_struct *task, bool inside)
+static __always_inline bool track(struct task_struct *task, bool inside, bool *fresh)
 {
-	struct task_struct *leader = task->group_leader;
 	struct told *t;
 
 	if (!scope_level)
 		return true;
-	t = bpf_task_storage_get(&told, leader, 0, inside ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+	t = bpf_task_storage_get(
+		&told, task->group_leader, 0, inside ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
 	if (!t)
 		return inside;
-	t->tracked = 1;
+	if (!t->tracked) {
+		if (!inside)
+			return false;
+		t->tracked = 1;
+		*fresh = true;
+	}
 	return true;
 }
 
@@ -237,7 +244,8 @@ static __always_inline __u32 append_str(struct build *b, __u32 at, __u16 *len, c
 	return at + *len;
 }
 
-static __always_inline __u32 append_args(struct build *b, __u32 at, __u16 *len, struct task_struct *task)
+static __always_inline __u32 append_args(
+	struct build *b, __u32 at, __u16 *len, struct task_struct *task)
 {
 	unsigned long from = BPF_CORE_READ(task, mm, arg_start);
 	__u64 n = BPF_CORE_READ(task, mm, arg_end) - from;
@@ -252,7 +260,8 @@ static __always_inline __u32 append_args(struct build *b, __u32 at, __u16 *len, 
 	return at + *len;
 }
 
-static __always_inline __u32 append_cwd(struct build *b, __u32 at, __u16 *len, struct task_struct *task)
+static __always_inline __u32 append_cwd(
+	struct build *b, __u32 at, __u16 *len, struct task_struct *task)
 {
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct walk w;
@@ -276,8 +285,9 @@ int BPF_PROG(observe_exec, struct task_struct *task, pid_t old_pid, struct linux
 	struct build *b;
 	__u32 zero = 0, from, to;
 	const char *name, *interp;
+	bool fresh = false;
 
-	if (!track(task, in_scope(task)))
+	if (!track(task, in_scope(task), &fresh))
 		return 0;
 	/* What was told is told of the image that has just gone. */
 	if (scope_level) {
@@ -310,19 +320,36 @@ int BPF_PROG(observe_exec, struct task_struct *task, pid_t old_pid, struct linux
 	return 0;
 }
 
+/* Tells of a process as the iterator would have, had it been there. */
+static __always_inline void tell_task(struct task_struct *task)
+{
+	struct event e = {};
+	struct build *b;
+	__u32 zero = 0, from;
+
+	b = bpf_map_lookup_elem(&builds, &zero);
+	if (!b)
+		return;
+	fill(&e, task, KIND_TASK);
+	from = build_head(b, &e, task) & 0x1fff;
+	if (from > TAIL)
+		return;
+	bpf_probe_read_kernel(&b->data[from], sizeof(e), &e);
+	count(KIND_TASK, !bpf_ringbuf_output(&events, &b->data[from], (TAIL - from) & 0x1fff, 0));
+}
+
+/* A child put into the cgroup from outside is told when it does something. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(observe_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct event e = {};
-	struct told *t;
+	bool fresh = false;
 
-	if (child->pid != child->tgid)
+	if (child->pid != child->tgid || !track(parent, in_scope(parent), &fresh))
 		return 0;
-	if (scope_level) {
-		t = bpf_task_storage_get(&told, parent->group_leader, 0, 0);
-		if (!track(child, in_scope(child) || (t && t->tracked)))
-			return 0;
-	}
+	if (fresh)
+		tell_task(parent);
+	track(child, true, &fresh);
 	fill(&e, parent, KIND_FORK);
 	e.child = child->pid;
 	e.child_start = child->start_boottime;
@@ -330,15 +357,21 @@ int BPF_PROG(observe_fork, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
+/*
+ * The last thread of a process ends it. exit_mm has run by then, so that one
+ * of which nothing was told has no executable any more.
+ */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(observe_exit, struct task_struct *task)
 {
 	struct event e = {};
+	bool fresh = false;
 
-	if (task->signal->live.counter || !track(task, in_scope(task)))
+	if (task->signal->live.counter || !track(task, in_scope(task), &fresh) || fresh)
 		return 0;
 	fill(&e, task, KIND_EXIT);
-	e.code = task->signal->flags & SIGNAL_GROUP_EXIT ? task->signal->group_exit_code : task->exit_code;
+	e.code = task->signal->flags & SIGNAL_GROUP_EXIT ? task->signal->group_exit_code
+							 : task->exit_code;
 	post(&e);
 	return 0;
 }
@@ -356,7 +389,8 @@ static __always_inline __u32 listed_mode(struct task_struct *task, const struct 
 		__u32 n = i;
 
 		s = bpf_map_lookup_elem(&scopes, &n);
-		if (!s || !s->mode || (s->host_only && !host) || !is_below(cgrp, s->cgroup, s->level))
+		if (!s || !s->mode || (s->host_only && !host) ||
+			!is_below(cgrp, s->cgroup, s->level))
 			continue;
 		list = bpf_map_lookup_elem(&lists, &n);
 		if (list && bpf_map_lookup_elem(list, key) && s->mode > mode)
@@ -438,7 +472,8 @@ int observe_socket(struct bpf_sock *sk)
 	return 1;
 }
 
-/* Processes that ran before. Their threads have the leader's image; a leader that has gone has none. */
+/* Processes that ran before. Their threads have the leader's image; a leader that has gone has
+ * none. */
 SEC("iter/task")
 int observe_task(struct bpf_iter__task *ctx)
 {
@@ -446,10 +481,11 @@ int observe_task(struct bpf_iter__task *ctx)
 	struct event e = {};
 	struct build *b;
 	__u32 zero = 0, from;
+	bool fresh = false;
 
 	if (!task || !task->mm || (task->pid != task->tgid && task->group_leader->mm))
 		return 0;
-	if (!track(task, in_scope(task)))
+	if (!track(task, in_scope(task), &fresh))
 		return 0;
 	b = bpf_map_lookup_elem(&iter_build, &zero);
 	if (!b)

@@ -88,8 +88,8 @@ static long walk_short(__u64 i, void *ctx)
 	return walk_step(ctx, SHORT_ZONE - 1);
 }
 
-static __always_inline void walk_begin(struct walk *w, const struct path *p, struct task_struct *task, char *buf,
-				       __u32 zone)
+static __always_inline void walk_begin(
+	struct walk *w, const struct path *p, struct task_struct *task, char *buf, __u32 zone)
 {
 	w->dentry = BPF_CORE_READ(p, dentry);
 	w->mnt = BPF_CORE_READ(p, mnt);
@@ -136,8 +136,8 @@ static const char deleted[] = " (deleted)";
  * been unlinked before is named so, as the kernel's own text does; later the
  * name at exec is what counts, and mark is false.
  */
-static __always_inline void walk_exe_long(struct walk *w, struct file *exe, struct task_struct *task, char *buf,
-					  bool mark)
+static __always_inline void walk_exe_long(
+	struct walk *w, struct file *exe, struct task_struct *task, char *buf, bool mark)
 {
 	walk_begin(w, &exe->f_path, task, buf, LONG_ZONE);
 	if (has_no_name(w->dentry)) {
@@ -153,8 +153,8 @@ static __always_inline void walk_exe_long(struct walk *w, struct file *exe, stru
 }
 
 /* The same into a zone of SHORT_ZONE, which holds every path that a policy can name. */
-static __always_inline void walk_exe_short(struct walk *w, struct file *exe, struct task_struct *task, char *buf,
-					   bool mark)
+static __always_inline void walk_exe_short(
+	struct walk *w, struct file *exe, struct task_struct *task, char *buf, bool mark)
 {
 	walk_begin(w, &exe->f_path, task, buf, SHORT_ZONE);
 	if (has_no_name(w->dentry)) {

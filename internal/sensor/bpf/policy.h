@@ -41,13 +41,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, MAX_POLICIES);
 	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_HASH);
-		__uint(max_entries, 1);
-		__uint(map_flags, BPF_F_NO_PREALLOC);
-		__type(key, struct path_key);
-		__type(value, __u32); /* index into the policy's counts */
-	});
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_HASH);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__type(key, struct path_key);
+			__type(value, __u32); /* index into the policy's counts */
+		});
 } lists SEC(".maps");
 
 struct {
@@ -128,7 +129,8 @@ static __always_inline bool key_of(struct scratch *s, const struct walk *w)
 		return false;
 	keep_masked(len);
 	__builtin_memset(&s->key, 0, sizeof(s->key));
-	bpf_probe_read_kernel(s->key.text, len & (SHORT_ZONE - 1), &s->path[w->pos & (SHORT_ZONE - 1)]);
+	bpf_probe_read_kernel(
+		s->key.text, len & (SHORT_ZONE - 1), &s->path[w->pos & (SHORT_ZONE - 1)]);
 	return true;
 }
 
