@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"profile/enforcer"
+	"profile/internal/canary"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+func enforceCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "enforce",
+		Usage:     "have the kernel kill every quiet executable that opens a network socket",
+		UsageText: "profile [--db PATH] enforce [--monitor] [--dry-run] [--yes] [flags]",
+		Description: "Shows the plan, asks, and applies it. What is applied stays when the command ends.\n" +
+			"With --monitor it counts and kills nothing; enforce again promotes.",
+		Flags: append(thresholdFlags(),
+			&cli.StringFlag{Name: "agent", Usage: "the agent: auto, embedded, or the `ADDRESS` of one; without it the kind that learned"},
+			&cli.StringFlag{Name: "cgroup", Usage: "enforce only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
+			&cli.StringSliceFlag{Name: "only", Usage: "plan only learned executables that match `GLOB`; may be repeated"},
+			&cli.StringSliceFlag{Name: "include", Usage: "enforce `PATH` whatever was learned; a protected one must be named in full; may be repeated"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "never enforce `PATH`, and lift it if it is listed; may be repeated"},
+			&cli.StringSliceFlag{Name: "protect", Usage: "hold executables that match `PATTERN`; may be repeated"},
+			&cli.StringSliceFlag{Name: "dir", Usage: "enforce every executable below `DIR`, learned or not; may be repeated"},
+			&cli.BoolFlag{Name: "wider", Usage: "enforce more widely than was learned"},
+			&cli.BoolFlag{Name: "untried", Usage: "take an agent of another host, on which enforcing cannot be tried"},
+			&cli.BoolFlag{Name: "monitor", Usage: "count, and kill nothing"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "show the plan and apply nothing"},
+			&cli.BoolFlag{Name: "yes", Usage: "apply without asking"},
+			outputFlag("json (the plan)", "yaml (the policy)"),
+		),
+		Action: enforce,
+	}
+}
+
+// enforcing is what the flags of one call say.
+type enforcing struct {
+	db     string
+	form   string
+	apply  bool
+	yes    bool
+	agent  string
+	group  cgroup.Group
+	option enforcer.PlanOptions
+	store  *store.Store
+}
+
+func enforce(c *cli.Context) error {
+	e, err := readEnforcing(c)
+	if err != nil {
+		return err
+	}
+	plan, err := e.plan(c.Context)
+	if err != nil {
+		return err
+	}
+	if !e.apply {
+		return e.print(plan)
+	}
+	showPlan(os.Stdout, plan)
+	if len(plan.Enforce) == 0 {
+		return fmt.Errorf("the plan is empty, and an empty policy is never applied: %s", whyEmpty(plan))
+	}
+	if err := confirm(e.yes, "Apply this plan?"); err != nil {
+		return err
+	}
+	return e.applyPlan(c.Context, c.Bool("untried"))
+}
+
+func readEnforcing(c *cli.Context) (*enforcing, error) {
+	if err := noArgs(c); err != nil {
+		return nil, err
+	}
+	e := &enforcing{yes: c.Bool("yes"), agent: c.String("agent")}
+	e.form = c.String("o")
+	if e.form != "" && e.form != "json" && e.form != "yaml" {
+		return nil, usagef("-o %q: it is json (the plan) or yaml (the policy)", e.form)
+	}
+	e.apply = e.form == "" && !c.Bool("dry-run")
+	t, err := thresholds(c)
+	if err != nil {
+		return nil, err
+	}
+	e.option = enforcer.PlanOptions{
+		Thresholds: t, Stage: store.StageEnforce,
+		Only: c.StringSlice("only"), Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
+		Protect: c.StringSlice("protect"), Dirs: c.StringSlice("dir"), Wider: c.Bool("wider"),
+	}
+	if c.Bool("monitor") {
+		e.option.Stage = store.StageMonitor
+	}
+	if e.group, err = findCgroup(c); err != nil {
+		return nil, err
+	}
+	e.option.Cgroup = e.group.Path
+	if e.db, err = dbPath(c); err != nil {
+		return nil, err
+	}
+	// A directory needs nothing learned, but what is in force is recorded.
+	open := store.Open
+	if e.apply && len(e.option.Dirs)+len(e.option.Include) > 0 {
+		open = store.Create
+	}
+	e.store, err = open(e.db)
+	return e, err
+}
+
+func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
+	var plan *enforcer.Plan
+	err := e.store.View(ctx, func(tx *store.Tx) (err error) {
+		plan, err = enforcer.BuildPlan(ctx, tx, e.option)
+		return err
+	})
+	return plan, err
+}
+
+func (e *enforcing) print(plan *enforcer.Plan) error {
+	if len(plan.Enforce) == 0 {
+		fmt.Fprintf(os.Stderr, "the plan is empty: %s\n", whyEmpty(plan))
+	}
+	for _, w := range plan.Warnings {
+		fmt.Fprintf(os.Stderr, "warning: %s\n", w)
+	}
+	switch e.form {
+	case "json":
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(plan)
+	case "yaml":
+		if len(plan.Enforce) == 0 {
+			return nil
+		}
+		p, err := enforcer.Policy(enforcer.PolicyName(e.db, plan.Loaded+1), plan.Stage, plan.Cgroup, plan.Families, plan.Enforce, plan.Cgroup != "/")
+		if err != nil {
+			return err
+		}
+		text, err := p.Marshal()
+		if err != nil {
+			return err
+		}
+		_, err = os.Stdout.Write(text)
+		return err
+	}
+	showPlan(os.Stdout, plan)
+	return nil
+}
+
+func whyEmpty(plan *enforcer.Plan) string {
+	if len(plan.Held) == 0 {
+		return "nothing that it could list was learned"
+	}
+	return fmt.Sprintf("all %d executables are held, each for its reason", len(plan.Held))
+}
+
+func showPlan(w io.Writer, plan *enforcer.Plan) {
+	what := "killed when it opens a network socket"
+	if plan.Stage == store.StageMonitor {
+		what = "counted, and not killed, when it opens a network socket"
+	}
+	where := "on the whole machine"
+	if plan.Cgroup != "/" {
+		where = "in cgroup " + showPath(plan.Cgroup)
+	}
+	fmt.Fprintf(w, "%d executables: each is %s (%s) %s\n", len(plan.Enforce), what, strings.Join(plan.Families, ", "), where)
+	for _, p := range plan.Enforce {
+		mark := " "
+		if slices.Contains(plan.Added, p) {
+			mark = "+"
+		}
+		fmt.Fprintf(w, "  %s %s\n", mark, showPath(p))
+	}
+	if plan.Loaded > 0 {
+		fmt.Fprintf(w, "against generation %d, which is loaded: %d added, %d removed\n", plan.Loaded, len(plan.Added), len(plan.Removed))
+		for _, p := range plan.Removed {
+			fmt.Fprintf(w, "  - %s\n", showPath(p))
+		}
+	}
+	if len(plan.Held) > 0 {
+		fmt.Fprintf(w, "%d held:\n", len(plan.Held))
+		t := newTable(w, "executable", "why")
+		for _, h := range plan.Held {
+			t.row(showPath(h.Path), h.Why)
+		}
+		t.print()
+	}
+	if len(plan.Unwatched) > 0 {
+		fmt.Fprintf(w, "not watched, and so not enforced: %s\n", strings.Join(plan.Unwatched, ", "))
+	}
+	for _, warning := range plan.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+}
+
+// confirm asks on the terminal. Without one, and without --yes, nothing is done.
+func confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("nothing was changed: there is no terminal to ask on; say --yes")
+	}
+	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was changed")
+	}
+	return nil
+}
+
+func (e *enforcing) applyPlan(ctx context.Context, untried bool) (err error) {
+	agent, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, agent.Close()) }()
+	// Now that the agent can be asked: which families it sees.
+	e.option.AgentFamilies = agent.Families
+	plan, err := e.plan(ctx)
+	if err != nil {
+		return err
+	}
+	dir, err := canary.Dir(e.db)
+	if err != nil {
+		return err
+	}
+	g, err := enforcer.Apply(ctx, enforcer.ApplyOptions{
+		Agent: agent, Store: e.store, Plan: plan, Group: e.group, CanaryDir: dir, Untried: untried})
+	if err != nil {
+		return err
+	}
+	tried := "tried: a canary that it lists was killed, and one that it does not list lived"
+	if g.Stage == store.StageMonitor {
+		tried = "tried: a canary that it lists was counted, and lives, as one does that it does not list"
+	}
+	if g.Tried.IsZero() {
+		tried = "not tried: the agent is on another host"
+	}
+	fmt.Printf("generation %d is in force (%s), %s\n", g.N, g.Stage, tried)
+	return nil
+}
+
+// connect takes the agent that was named, else the kind that learned.
+func (e *enforcing) connect(ctx context.Context) (*tetragon.Agent, error) {
+	address := e.agent
+	if address == "" {
+		address = "auto"
+		err := e.store.View(ctx, func(tx *store.Tx) error {
+			sessions, err := tx.Sessions()
+			if n := len(sessions); n > 0 {
+				address = sessions[n-1].Agent
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return connect(ctx, address, e.db)
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"profile/enforcer"
+	"profile/internal/tetragon"
+)
+
+func releaseCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "release",
+		Usage:       "take off what is in force",
+		UsageText:   "profile [--db PATH] release [--yes]",
+		Description: "Leaves nothing behind in the kernel. What was learned stays.",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "release without asking"}},
+		Action:      release,
+	}
+}
+
+func release(c *cli.Context) (err error) {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	st, agent, err := openInForce(c)
+	if err != nil {
+		return err
+	}
+	if agent == nil {
+		// A command that was killed may have left something pinned all the same.
+		if agent, err = connect(c.Context, tetragon.Embedded, st.Path()); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, agent.Close()) }()
+	if err := confirm(c.Bool("yes"), "Release what is in force? Listed executables may use the network again."); err != nil {
+		return err
+	}
+	n, err := enforcer.Release(c.Context, agent, st)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		fmt.Println("nothing was in force")
+	} else {
+		fmt.Printf("released: %d policies taken off\n", n)
+	}
+	return nil
+}
