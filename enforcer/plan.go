@@ -163,16 +163,6 @@ func newPlanner(tx *store.Tx, o PlanOptions) (*planner, error) {
 	return p, p.checkLoaded()
 }
 
-// inForce returns the generation recorded as loaded, nil if none is.
-func inForce(generations []store.Generation) *store.Generation {
-	for i := len(generations) - 1; i >= 0; i-- {
-		if generations[i].State == store.StateLoaded {
-			return &generations[i]
-		}
-	}
-	return nil
-}
-
 // checkLoaded decides whether listings of the loaded generation stay: they do
 // in the same cgroup, and in a wider one they are judged anew.
 func (p *planner) checkLoaded() error {

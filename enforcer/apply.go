@@ -1,0 +1,249 @@
+package enforcer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"profile/internal/canary"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// settleWithin bounds what must be done even if the caller has given up:
+// taking a generation off again, or recording what is in force. Agents were
+// seen to take 30 s for one policy (FACTS 46).
+const settleWithin = time.Minute
+
+// ErrEmptyPlan is returned for a plan that lists nothing.
+var ErrEmptyPlan = errors.New("the plan is empty: there is nothing to enforce")
+
+// ErrCannotTry is returned for an agent of another host, on which no canary can
+// be run; ApplyOptions.Untried takes that.
+var ErrCannotTry = errors.New("the agent is on another host: that the policy acts cannot be tried from here")
+
+// FailedError says that a generation was not brought into force, and what is
+// instead.
+type FailedError struct {
+	Generation uint64
+	InForce    uint64 // 0 is none
+	Err        error  // why it failed
+	Left       error  // why it could not be taken off again; nil if it was
+}
+
+func (e *FailedError) Error() string {
+	if e.Left != nil {
+		return fmt.Sprintf("generation %d failed: %v; it could not be taken off and may be in force: %v", e.Generation, e.Err, e.Left)
+	}
+	instead := "nothing is in force"
+	if e.InForce != 0 {
+		instead = fmt.Sprintf("generation %d stays in force", e.InForce)
+	}
+	return fmt.Sprintf("generation %d failed and was taken off: %v; %s", e.Generation, e.Err, instead)
+}
+
+func (e *FailedError) Unwrap() error { return e.Err }
+
+// ApplyOptions say what is applied, and where.
+type ApplyOptions struct {
+	Agent *tetragon.Agent
+	Store *store.Store
+	Plan  *Plan
+	Group cgroup.Group // of the plan's cgroup; on another host only its Path counts
+	// Untried takes a generation on another host without proof that it acts.
+	Untried bool
+}
+
+// applier brings one generation into force.
+type applier struct {
+	ApplyOptions
+	try bool // canaries can be run
+	gen store.Generation
+	old *store.Generation // in force before; nil if none was
+
+	listed, unlisted *canary.Canary
+	// uncounted is why the last counts of the old generation are lost.
+	uncounted error
+}
+
+// Apply loads a plan as a new generation, proves that it acts, and only then
+// takes the old one off, so that there is no gap between them. If anything
+// fails before that, the new one is taken off, the old one stays, and the
+// error is a *FailedError. An error beside a generation says that it is in
+// force and what could not be tidied up.
+func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
+	a := &applier{ApplyOptions: o, try: OnThisHost(o.Agent)}
+	switch {
+	case len(o.Plan.Enforce) == 0:
+		return nil, ErrEmptyPlan
+	case o.Group.Path != o.Plan.Cgroup:
+		return nil, fmt.Errorf("apply: the plan is for %s, not for %s", tellCgroup(o.Plan.Cgroup), tellCgroup(o.Group.Path))
+	case !a.try && !o.Untried:
+		return nil, fmt.Errorf("agent %s: %w", o.Agent.Address, ErrCannotTry)
+	}
+	if err := a.record(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.bring(ctx); err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	return &a.gen, errors.Join(a.takeOffOthers(ctx), a.uncounted)
+}
+
+// record writes the generation down before the agent is asked, so that what a
+// killed command leaves is known.
+func (a *applier) record(ctx context.Context) error {
+	p := a.Plan
+	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	if err != nil {
+		return err
+	}
+	return a.Store.Update(ctx, func(tx *store.Tx) error {
+		all, err := tx.Generations()
+		if err != nil {
+			return err
+		}
+		a.old = inForce(all)
+		if err := a.checkUnchanged(); err != nil {
+			return err
+		}
+		n, err := tx.NextGeneration()
+		if err != nil {
+			return err
+		}
+		n = max(n, highest(a.Store, policies)+1)
+		a.gen = store.Generation{N: n, Policy: policyName(a.Store, n), State: store.StateLoading, Stage: p.Stage, Agent: a.Agent.Address,
+			Cgroup: p.Cgroup, Paths: p.Enforce, Families: p.Families, Files: p.Files,
+			MinRuns: p.Thresholds.MinRuns, MinWatch: p.Thresholds.MinWatch, AcceptGaps: p.Thresholds.AcceptGaps, Since: time.Now()}
+		return tx.PutGeneration(&a.gen)
+	})
+}
+
+// checkUnchanged refuses a plan that was reviewed against something else than
+// is in force.
+func (a *applier) checkUnchanged() error {
+	var now uint64
+	if a.old != nil {
+		now = a.old.N
+	}
+	if now != a.Plan.Loaded {
+		return fmt.Errorf("another command changed what is in force, from generation %d to %d, since the plan was made: make it again", a.Plan.Loaded, now)
+	}
+	return nil
+}
+
+// bring loads the policy, tries it, and records it as in force.
+func (a *applier) bring(ctx context.Context) error {
+	paths := a.gen.Paths
+	if a.try {
+		done, err := a.installCanaries()
+		if err != nil {
+			return err
+		}
+		defer done()
+		paths = append(append([]string{}, paths...), a.listed.Path())
+	}
+	policy, err := Policy(a.gen.Policy, a.gen.Stage, a.gen.Cgroup, a.gen.Families, paths, a.Agent.IsSensor())
+	if err != nil {
+		return err
+	}
+	if err := a.Agent.Add(ctx, policy); err != nil {
+		return err
+	}
+	if a.try {
+		if err := a.arm(ctx); err != nil {
+			return err
+		}
+		a.gen.Tried = time.Now()
+	}
+	return a.recordInForce(ctx)
+}
+
+func (a *applier) recordInForce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+	defer cancel()
+	var kills []store.Kill
+	if a.old != nil {
+		var err error
+		if kills, err = askKills(ctx, a.Agent, *a.old); err != nil {
+			// An old generation that is broken must not keep a new one out.
+			a.uncounted = fmt.Errorf("the last counts of generation %d are lost: %w", a.old.N, err)
+		}
+	}
+	now := time.Now()
+	loaded := a.gen
+	loaded.State, loaded.Since = store.StateLoaded, now
+	err := a.Store.Update(ctx, func(tx *store.Tx) error {
+		all, err := tx.Generations()
+		if err != nil {
+			return err
+		}
+		a.old = inForce(all)
+		if err := a.checkUnchanged(); err != nil {
+			return err
+		}
+		return changeGenerations(tx, func(g *store.Generation) bool {
+			switch {
+			case g.N == loaded.N:
+				*g = loaded
+			case a.old != nil && g.N == a.old.N:
+				g.Kills = raiseKills(g.Kills, kills)
+				end(g, store.StateReplaced, now)
+			case g.State == store.StateLoading:
+				end(g, store.StateFailed, now) // a killed command's; its policy goes below
+			default:
+				return false
+			}
+			return true
+		})
+	})
+	if err == nil {
+		a.gen = loaded
+	}
+	return err
+}
+
+// takeOffOthers deletes every other enforcing policy of this database: the old
+// generation, and what a killed command left.
+func (a *applier) takeOffOthers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+	defer cancel()
+	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, st := range policies {
+		if st.GetName() != a.gen.Policy {
+			errs = append(errs, a.Agent.Delete(ctx, st.GetName()))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("generation %d is in force, and an older one still is too: %w", a.gen.N, err)
+	}
+	return nil
+}
+
+// fail takes the new generation off again and records that it failed.
+func (a *applier) fail(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+	defer cancel()
+	failed := &FailedError{Generation: a.gen.N, InForce: a.Plan.Loaded, Err: cause}
+	st, err := a.Agent.Policy(ctx, a.gen.Policy)
+	if err == nil && st != nil {
+		err = a.Agent.Delete(ctx, a.gen.Policy)
+	}
+	if err != nil {
+		// Recorded as loading still, it is found by status and by release.
+		failed.Left = err
+		return failed
+	}
+	err = a.Store.Update(ctx, func(tx *store.Tx) error {
+		end(&a.gen, store.StateFailed, time.Now())
+		return tx.PutGeneration(&a.gen)
+	})
+	failed.Err = errors.Join(cause, err)
+	return failed
+}

@@ -1,0 +1,164 @@
+package enforcer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// policyPrefix begins the names of the enforcing policies of one database, so
+// that two databases do not meet.
+func policyPrefix(s *store.Store) string {
+	sum := sha256.Sum256([]byte(s.Path()))
+	return tetragon.EnforcePrefix + hex.EncodeToString(sum[:6]) + "-"
+}
+
+func policyName(s *store.Store, n uint64) string {
+	return fmt.Sprintf("%sg%d", policyPrefix(s), n)
+}
+
+// highest is the highest number of a generation among the policies, which an
+// agent may have of a database that was lost since.
+func highest(s *store.Store, policies []*api.TracingPolicyStatus) uint64 {
+	var n uint64
+	for _, st := range policies {
+		text, _ := strings.CutPrefix(st.GetName(), policyPrefix(s)+"g")
+		if one, err := strconv.ParseUint(text, 10, 63); err == nil {
+			n = max(n, one)
+		}
+	}
+	return n
+}
+
+// inForce returns the generation recorded as loaded, nil if none is.
+func inForce(generations []store.Generation) *store.Generation {
+	for i := len(generations) - 1; i >= 0; i-- {
+		if generations[i].State == store.StateLoaded {
+			return &generations[i]
+		}
+	}
+	return nil
+}
+
+// InForce returns the generation that the database has for loaded, or else the
+// last one that a killed command left loading; nil if there is neither. It asks
+// no agent: Generation.Agent says which one to ask.
+func InForce(ctx context.Context, s *store.Store) (*store.Generation, error) {
+	var g *store.Generation
+	err := s.View(ctx, func(tx *store.Tx) error {
+		all, err := tx.Generations()
+		if err != nil {
+			return err
+		}
+		if g = inForce(all); g != nil {
+			return nil
+		}
+		for i := range all {
+			if all[i].State == store.StateLoading {
+				g = &all[i]
+			}
+		}
+		return nil
+	})
+	return g, err
+}
+
+// CountKills asks the agent what the generation in force has counted and
+// records it. A plan for promotion is to be made after it.
+func CountKills(ctx context.Context, a *tetragon.Agent, s *store.Store) error {
+	g, err := InForce(ctx, s)
+	if err != nil || g == nil {
+		return err
+	}
+	kills, err := askKills(ctx, a, *g)
+	if err != nil || len(kills) == 0 {
+		return err
+	}
+	return s.Update(ctx, func(tx *store.Tx) error {
+		return changeGenerations(tx, func(one *store.Generation) bool {
+			if one.N == g.N {
+				one.Kills = raiseKills(one.Kills, kills)
+			}
+			return one.N == g.N
+		})
+	})
+}
+
+// changeGenerations writes those generations that change says it changed.
+func changeGenerations(tx *store.Tx, change func(*store.Generation) bool) error {
+	all, err := tx.Generations()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if change(&all[i]) {
+			if err := tx.PutGeneration(&all[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// askKills asks the agent what a generation has counted, by path; nil if the
+// agent does not list it.
+func askKills(ctx context.Context, a *tetragon.Agent, g store.Generation) ([]store.Kill, error) {
+	st, err := a.Policy(ctx, g.Policy)
+	if err != nil || st == nil {
+		return nil, err
+	}
+	return readKills(a, st, g)
+}
+
+// readKills reads the counts of a generation, sorted by path: of the paths
+// that it lists, since what else is counted is a canary. An agent that cannot
+// tell executables apart has one count for the path "".
+func readKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
+	if !a.IsSensor() {
+		return allKills(st, g), nil
+	}
+	info, err := a.Info(st)
+	if err != nil {
+		return nil, err
+	}
+	var kills []store.Kill
+	for _, k := range info.Kills {
+		_, listed := slices.BinarySearch(g.Paths, string(k.Path))
+		if listed && k.Kills+k.Would > 0 {
+			kills = append(kills, store.Kill{Path: string(k.Path), Kills: k.Kills, Would: k.Would, LastKill: k.LastKill, LastWould: k.LastWould})
+		}
+	}
+	slices.SortFunc(kills, func(a, b store.Kill) int { return strings.Compare(a.Path, b.Path) })
+	return kills, nil
+}
+
+func allKills(st *api.TracingPolicyStatus, g store.Generation) []store.Kill {
+	counters := st.GetStats().GetActionCounters()
+	all := store.Kill{Kills: counters.GetSignal(), Would: counters.GetMonitorSignal()}
+	if !g.Tried.IsZero() { // one of them was the canary's
+		if g.Stage == store.StageEnforce && all.Kills > 0 {
+			all.Kills--
+		} else if g.Stage == store.StageMonitor && all.Would > 0 {
+			all.Would--
+		}
+	}
+	if all.Kills+all.Would == 0 {
+		return nil
+	}
+	return []store.Kill{all}
+}
+
+// end marks a generation as no longer in force.
+func end(g *store.Generation, state string, now time.Time) {
+	g.State, g.Ended = state, now
+}

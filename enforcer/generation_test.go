@@ -1,0 +1,280 @@
+package enforcer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"github.com/google/go-cmp/cmp"
+
+	"profile/internal/canary"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+func TestOnThisHost(t *testing.T) {
+	for address, want := range map[string]bool{
+		"unix:///var/run/tetragon/tetragon.sock": true, "unix:rel.sock": true, "localhost:54321": true, "127.0.0.1:54321": true, "127.8.0.1:1": true,
+		"[::1]:54321": true, "dns:///localhost:54321": true, "passthrough:///127.0.0.1:1": true,
+		"node7:54321": false, "10.0.0.1:54321": false, "[2001:db8::1]:54321": false, "localhost.example.org:54321": false, "dns:///node7:54321": false, "": false,
+	} {
+		if got := OnThisHost(&tetragon.Agent{Address: address, Name: "tetragon"}); got != want {
+			t.Errorf("%q: %v, want %v", address, got, want)
+		}
+	}
+	if !OnThisHost(&tetragon.Agent{Address: tetragon.Embedded, Name: tetragon.SensorName}) {
+		t.Error("the embedded sensor is on this host")
+	}
+}
+
+func TestWhatTheListedCanaryProves(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		stage  string
+		res    canary.Result
+		counts bool
+		says   string // "" if it proves that the policy acts
+	}{
+		{"killed", store.StageEnforce, canary.Result{Killed: true}, true, ""},
+		{"killed by an agent that does not count", store.StageEnforce, canary.Result{Killed: true}, false, ""},
+		{"lived", store.StageEnforce, canary.Result{}, true, "does not act"},
+		{"refused", store.StageEnforce, canary.Result{Refused: true}, true, "does not kill"},
+		{"lived in monitor", store.StageMonitor, canary.Result{}, true, ""},
+		{"killed in monitor", store.StageMonitor, canary.Result{Killed: true}, true, "more than count"},
+		{"refused in monitor", store.StageMonitor, canary.Result{Refused: true}, true, "more than count"},
+		{"lived in a monitor that does not count", store.StageMonitor, canary.Result{}, false, "does not count"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := checkListed(c.stage, c.res, c.counts)
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("error %v, want one that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestKillsOfTheSensorLeaveOutCanaries(t *testing.T) {
+	info, err := json.Marshal(tetragon.PolicyInfo{Kills: []tetragon.PolicyKill{
+		{Path: []byte("/usr/bin/wget"), Would: 1, LastWould: at(2)},
+		{Path: []byte("/var/lib/profile/profile.db.canary/profile-canary-listed-1"), Kills: 1},
+		{Path: []byte("/usr/bin/curl"), Kills: 3, LastKill: at(1)},
+		{Path: []byte("/usr/bin/jq")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sensor := &tetragon.Agent{Name: tetragon.SensorName}
+	got, err := readKills(sensor, &api.TracingPolicyStatus{Info: string(info)}, store.Generation{Paths: []string{"/usr/bin/curl", "/usr/bin/jq", "/usr/bin/wget"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.Kill{{Path: "/usr/bin/curl", Kills: 3, LastKill: at(1)}, {Path: "/usr/bin/wget", Would: 1, LastWould: at(2)}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("kills (-want +got):\n%s", diff)
+	}
+	if _, err := readKills(sensor, &api.TracingPolicyStatus{Info: "{"}, store.Generation{}); err == nil {
+		t.Error("counts that cannot be read are no error")
+	}
+}
+
+func TestKillsOfAnAgentThatCannotTellExecutablesApart(t *testing.T) {
+	counted := func(signal, monitor uint64) *api.TracingPolicyStatus {
+		return &api.TracingPolicyStatus{Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: signal, MonitorSignal: monitor}}}
+	}
+	for _, c := range []struct {
+		name string
+		st   *api.TracingPolicyStatus
+		g    store.Generation
+		want []store.Kill
+	}{
+		{"no counters", &api.TracingPolicyStatus{}, store.Generation{}, nil},
+		{"one of them was the canary's", counted(3, 0), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 2}}},
+		{"the canary's alone", counted(0, 1), store.Generation{Stage: store.StageMonitor, Tried: at(1)}, nil},
+		{"never tried", counted(3, 0), store.Generation{Stage: store.StageEnforce}, []store.Kill{{Kills: 3}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := readKills(&tetragon.Agent{Name: "tetragon"}, c.st, c.g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("kills (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRecordedKillsNeverGoDown(t *testing.T) {
+	recorded := []store.Kill{{Path: "/a", Kills: 5, LastKill: at(5)}, {Path: "/c", Would: 1}}
+	got := raiseKills(recorded, []store.Kill{{Path: "/a", Kills: 2, LastKill: at(6)}, {Path: "/b", Kills: 1}, {Path: "/c", Would: 4}})
+	want := []store.Kill{{Path: "/a", Kills: 5, LastKill: at(6)}, {Path: "/b", Kills: 1}, {Path: "/c", Would: 4}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("kills (-want +got):\n%s", diff)
+	}
+	if recorded[1].Would != 1 {
+		t.Error("the record was changed in place")
+	}
+}
+
+func TestPolicyNamesBelongToTheirDatabase(t *testing.T) {
+	one, other := database(t, func(*store.Tx) error { return nil }), database(t, func(*store.Tx) error { return nil })
+	if policyPrefix(one) == policyPrefix(other) {
+		t.Fatalf("both are %s", policyPrefix(one))
+	}
+	name := policyName(one, 7)
+	if !strings.HasPrefix(name, tetragon.EnforcePrefix) || !strings.HasSuffix(name, "-g7") {
+		t.Errorf("name %s", name)
+	}
+	got := highest(one, []*api.TracingPolicyStatus{{Name: policyName(one, 3)}, {Name: policyName(one, 7)}, {Name: policyPrefix(one) + "gx"}, {Name: policyName(other, 9)}})
+	if got != 7 {
+		t.Errorf("highest %d, want 7", got)
+	}
+}
+
+func TestInForce(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		states []string
+		want   uint64
+	}{
+		{"nothing", nil, 0},
+		{"released", []string{store.StateReplaced, store.StateReleased}, 0},
+		{"loaded", []string{store.StateReplaced, store.StateLoaded, store.StateFailed}, 2},
+		{"loaded beside what a killed command left", []string{store.StateLoaded, store.StateLoading}, 1},
+		{"only what a killed command left", []string{store.StateReleased, store.StateLoading}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := database(t, func(tx *store.Tx) error {
+				for i, state := range c.states {
+					if err := tx.PutGeneration(&store.Generation{N: uint64(i + 1), State: state}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			g, err := InForce(context.Background(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got uint64
+			if g != nil {
+				got = g.N
+			}
+			if got != c.want {
+				t.Errorf("generation %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestStatusOfWhatTheAgentLists(t *testing.T) {
+	const policy = "profile-enforce-x-g3"
+	listed := func(mode api.TracingPolicyMode, state api.TracingPolicyState) []*api.TracingPolicyStatus {
+		return []*api.TracingPolicyStatus{{Name: policy, Mode: mode, State: state, Error: "why"}}
+	}
+	const (
+		enforce, monitor = api.TracingPolicyMode_TP_MODE_ENFORCE, api.TracingPolicyMode_TP_MODE_MONITOR
+		on, broken       = api.TracingPolicyState_TP_STATE_ENABLED, api.TracingPolicyState_TP_STATE_ERROR
+	)
+	recorded := func(state, stage string) *store.Generation {
+		return &store.Generation{N: 3, Policy: policy, State: state, Stage: stage, Agent: "embedded", Since: at(1)}
+	}
+	for _, c := range []struct {
+		name   string
+		g      *store.Generation
+		listed []*api.TracingPolicyStatus
+		stage  string
+		says   string // "" if all is as recorded
+	}{
+		{"nothing", nil, nil, StageNone, ""},
+		{"enforced", recorded(store.StateLoaded, "enforce"), listed(enforce, on), "enforce", ""},
+		{"monitored", recorded(store.StateLoaded, "monitor"), listed(monitor, on), "monitor", ""},
+		{"gone", recorded(store.StateLoaded, "enforce"), nil, StageNone, "nothing of it is enforced"},
+		{"broken", recorded(store.StateLoaded, "enforce"), listed(enforce, broken), StageNone, "lists it as TP_STATE_ERROR: why"},
+		{"another mode", recorded(store.StateLoaded, "enforce"), listed(monitor, on), "monitor", "has it in mode TP_MODE_MONITOR"},
+		{"left loading", recorded(store.StateLoading, "enforce"), listed(enforce, on), "enforce", "killed while it loaded"},
+		{"left loading, and not loaded", recorded(store.StateLoading, "enforce"), nil, StageNone, "killed while it loaded"},
+		{"of a database that was lost", nil, listed(enforce, on), StageNone, policy + " is loaded too"},
+		{"another beside it", recorded(store.StateLoaded, "enforce"), append(listed(enforce, on), &api.TracingPolicyStatus{Name: "profile-enforce-x-g2"}),
+			"enforce", "profile-enforce-x-g2 is loaded too"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status := &Status{Stage: StageNone}
+			err := status.compare(c.g, c.listed)
+			if status.Stage != c.stage {
+				t.Errorf("stage %s, want %s", status.Stage, c.stage)
+			}
+			var drift *DriftError
+			if c.says == "" && err != nil || c.says != "" && (!errors.As(err, &drift) || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("error %v, want one that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestStatusOfNothingNeedsNoAgent(t *testing.T) {
+	s := database(t, func(tx *store.Tx) error {
+		return putAll(tx, nil, []store.Generation{
+			{N: 1, State: store.StateReplaced, Kills: []store.Kill{{Path: "/b", Kills: 1, LastKill: at(1)}, {Path: "/a", Would: 2, LastWould: at(3)}}},
+			{N: 2, State: store.StateReleased, Kills: []store.Kill{{Path: "/b", Kills: 4, LastKill: at(2)}}}})
+	})
+	status, err := GetStatus(context.Background(), nil, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"schema":1,"stage":"none","generation":0,"agent":"",` +
+		`"kills":[{"path":"/b","count":5,"last":"2026-03-01T02:00:00Z"}],"would_kill":[{"path":"/a","count":2,"last":"2026-03-01T03:00:00Z"}]}`
+	if string(text) != want {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+}
+
+func TestStatusDoesNotGuessWhatAnAgentHolds(t *testing.T) {
+	s := database(t, func(tx *store.Tx) error {
+		return tx.PutGeneration(&store.Generation{N: 1, State: store.StateLoaded, Agent: "node7:54321"})
+	})
+	if _, err := GetStatus(context.Background(), nil, s); err == nil || !strings.Contains(err.Error(), "node7:54321") {
+		t.Errorf("error %v, want one that names the agent", err)
+	}
+}
+
+func TestApplyRefusesBeforeItAsksTheAgent(t *testing.T) {
+	s := database(t, func(*store.Tx) error { return nil })
+	away := &tetragon.Agent{Address: "node7:54321", Name: "tetragon"}
+	plan := &Plan{Enforce: []string{"/usr/bin/a"}, Cgroup: "/", Stage: store.StageEnforce}
+	if _, err := Apply(context.Background(), ApplyOptions{Agent: away, Store: s, Plan: &Plan{Cgroup: "/"}}); !errors.Is(err, ErrEmptyPlan) {
+		t.Errorf("an empty plan: %v, want ErrEmptyPlan", err)
+	}
+	o := ApplyOptions{Agent: away, Store: s, Plan: plan}
+	o.Group.Path = "/a"
+	if _, err := Apply(context.Background(), o); err == nil || !strings.Contains(err.Error(), "the plan is for the whole machine, not for cgroup /a") {
+		t.Errorf("another cgroup: %v", err)
+	}
+	o.Group.Path = "/"
+	if _, err := Apply(context.Background(), o); !errors.Is(err, ErrCannotTry) {
+		t.Errorf("another host: %v, want ErrCannotTry", err)
+	}
+}
+
+func TestFailedErrorSaysWhatIsInForce(t *testing.T) {
+	cause := errors.New("it does not act")
+	for _, c := range []struct {
+		err  *FailedError
+		says string
+	}{
+		{&FailedError{Generation: 1, Err: cause}, "generation 1 failed and was taken off: it does not act; nothing is in force"},
+		{&FailedError{Generation: 4, InForce: 3, Err: cause, Left: errors.New("no answer")}, "generation 4 failed: it does not act; it could not be taken off and may be in force: no answer"},
+		{&FailedError{Generation: 4, InForce: 3, Err: cause}, "generation 4 failed and was taken off: it does not act; generation 3 stays in force"},
+	} {
+		if c.err.Error() != c.says || !errors.Is(c.err, cause) {
+			t.Errorf("%q, want %q", c.err.Error(), c.says)
+		}
+	}
+}

@@ -1,0 +1,46 @@
+package enforcer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// Release takes off every enforcing policy of the database, that of the
+// generation in force and what a killed command left, and returns their names.
+// What was counted is recorded first; that it cannot be does not keep anything
+// in force. If a policy cannot be deleted, its generation stays recorded as
+// in force.
+func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, error) {
+	errs := []error{CountKills(ctx, a, s)}
+	policies, err := a.Policies(ctx, policyPrefix(s))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	kept := map[string]bool{}
+	for _, st := range policies {
+		if err := a.Delete(ctx, st.GetName()); err != nil {
+			errs = append(errs, err)
+			kept[st.GetName()] = true
+			continue
+		}
+		names = append(names, st.GetName())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+	defer cancel()
+	now := time.Now()
+	errs = append(errs, s.Update(ctx, func(tx *store.Tx) error {
+		return changeGenerations(tx, func(g *store.Generation) bool {
+			if kept[g.Policy] || g.State != store.StateLoaded && g.State != store.StateLoading {
+				return false
+			}
+			end(g, store.StateReleased, now)
+			return true
+		})
+	}))
+	return names, errors.Join(errs...)
+}
