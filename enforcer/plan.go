@@ -292,8 +292,11 @@ func (p *planner) chooseFamilies(plan *Plan) error {
 	if p.kept {
 		limit(p.loaded.Families)
 	}
-	if p.o.AgentFamilies != nil {
+	switch {
+	case p.o.AgentFamilies != nil:
 		limit(p.o.AgentFamilies)
+	case !p.learned && !p.kept:
+		limit(p.likelyFamilies())
 	}
 	if len(enforced) == 0 && len(plan.Enforce) > 0 {
 		return fmt.Errorf("no socket family was watched by every session that counts and can be enforced by the agent")
@@ -303,6 +306,17 @@ func (p *planner) chooseFamilies(plan *Plan) error {
 		p.warn("no longer enforced, unlike in generation %d: %s", p.loaded.N, strings.Join(lost, ", "))
 	}
 	return nil
+}
+
+// likelyFamilies is what the agent can enforce when it is not asked and nothing
+// was learned of the plan: what the last session watched, since its kind of
+// agent is the one that will enforce, or else what every Tetragon can see.
+func (p *planner) likelyFamilies() []string {
+	proven := p.c.only(func(s *session) bool { return s.proves() })
+	if n := len(proven.ids); n > 0 {
+		return proven.sessions[proven.ids[n-1]].Families
+	}
+	return tetragon.NetworkFamilies()[:maxEqual]
 }
 
 func (p *planner) warn(format string, args ...any) {

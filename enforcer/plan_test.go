@@ -398,7 +398,9 @@ func TestPlanEnforcesTheFamiliesThatWereWatched(t *testing.T) {
 	s.rows, s.o.Include = nil, []string{file}
 	want("inet", "packet")
 	s.o.AgentFamilies = nil
-	want("inet", "inet6", "packet", "vsock", "xdp")
+	want("inet", "inet6", "vsock") // what the last session watched
+	s.sessions = nil
+	want("inet", "inet6", "packet", "vsock") // what a Tetragon compares with
 	s.loaded(store.StageEnforce, "/usr/bin/gone").Families = []string{"inet6"}
 	want("inet6")
 	s.o.AgentFamilies = []string{"packet"}
