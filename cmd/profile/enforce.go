@@ -15,7 +15,6 @@ import (
 	"golang.org/x/term"
 
 	"profile/enforcer"
-	"profile/internal/canary"
 	"profile/internal/cgroup"
 	"profile/internal/tetragon"
 	"profile/store"
@@ -59,26 +58,55 @@ type enforcing struct {
 	store  *store.Store
 }
 
-func enforce(c *cli.Context) error {
+func enforce(c *cli.Context) (err error) {
 	e, err := readEnforcing(c)
 	if err != nil {
 		return err
 	}
+	if !e.apply {
+		plan, err := e.plan(c.Context)
+		if err != nil {
+			return err
+		}
+		return e.print(plan)
+	}
+	agent, err := e.connect(c.Context)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, agent.Close()) }()
+	// A plan for promotion needs what was counted in monitor.
+	if err := enforcer.CountKills(c.Context, agent, e.store); err != nil {
+		return err
+	}
+	e.option.AgentFamilies, e.option.Remote = agent.Families, !enforcer.OnThisHost(agent)
 	plan, err := e.plan(c.Context)
 	if err != nil {
 		return err
 	}
-	if !e.apply {
-		return e.print(plan)
-	}
 	showPlan(os.Stdout, plan)
 	if len(plan.Enforce) == 0 {
-		return fmt.Errorf("the plan is empty, and an empty policy is never applied: %s", whyEmpty(plan))
+		return fmt.Errorf("%w: %s", enforcer.ErrEmptyPlan, whyEmpty(plan))
 	}
 	if err := confirm(e.yes, "Apply this plan?"); err != nil {
 		return err
 	}
-	return e.applyPlan(c.Context, c.Bool("untried"))
+	g, err := enforcer.Apply(c.Context, enforcer.ApplyOptions{
+		Agent: agent, Store: e.store, Plan: plan, Group: e.group, Untried: c.Bool("untried")})
+	if g != nil {
+		fmt.Printf("generation %d is in force, stage %s; %s\n", g.N, g.Stage, showTried(g))
+	}
+	return err
+}
+
+func showTried(g *store.Generation) string {
+	switch {
+	case g.Tried.IsZero():
+		return "not tried, the agent being on another host"
+	case g.Stage == store.StageMonitor:
+		return "tried: a canary that it lists was counted and lived, as one did that it does not list"
+	}
+	return "tried: a canary that it lists was killed, and one that it does not list lived"
 }
 
 func readEnforcing(c *cli.Context) (*enforcing, error) {
@@ -128,6 +156,9 @@ func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
 	return plan, err
 }
 
+// printedName is the name of a policy that is printed, for a person to apply.
+const printedName = "profile-enforce"
+
 func (e *enforcing) print(plan *enforcer.Plan) error {
 	if len(plan.Enforce) == 0 {
 		fmt.Fprintf(os.Stderr, "the plan is empty: %s\n", whyEmpty(plan))
@@ -144,7 +175,7 @@ func (e *enforcing) print(plan *enforcer.Plan) error {
 		if len(plan.Enforce) == 0 {
 			return nil
 		}
-		p, err := enforcer.Policy(enforcer.PolicyName(e.db, plan.Loaded+1), plan.Stage, plan.Cgroup, plan.Families, plan.Enforce, plan.Cgroup != "/")
+		p, err := enforcer.Policy(printedName, plan.Stage, plan.Cgroup, plan.Families, plan.Enforce, plan.Cgroup != "/")
 		if err != nil {
 			return err
 		}
@@ -221,38 +252,6 @@ func confirm(yes bool, question string) error {
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 		return errors.New("nothing was changed")
 	}
-	return nil
-}
-
-func (e *enforcing) applyPlan(ctx context.Context, untried bool) (err error) {
-	agent, err := e.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, agent.Close()) }()
-	// Now that the agent can be asked: which families it sees.
-	e.option.AgentFamilies = agent.Families
-	plan, err := e.plan(ctx)
-	if err != nil {
-		return err
-	}
-	dir, err := canary.Dir(e.db)
-	if err != nil {
-		return err
-	}
-	g, err := enforcer.Apply(ctx, enforcer.ApplyOptions{
-		Agent: agent, Store: e.store, Plan: plan, Group: e.group, CanaryDir: dir, Untried: untried})
-	if err != nil {
-		return err
-	}
-	tried := "tried: a canary that it lists was killed, and one that it does not list lived"
-	if g.Stage == store.StageMonitor {
-		tried = "tried: a canary that it lists was counted, and lives, as one does that it does not list"
-	}
-	if g.Tried.IsZero() {
-		tried = "not tried: the agent is on another host"
-	}
-	fmt.Printf("generation %d is in force (%s), %s\n", g.N, g.Stage, tried)
 	return nil
 }
 

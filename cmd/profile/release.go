@@ -39,14 +39,12 @@ func release(c *cli.Context) (err error) {
 	if err := confirm(c.Bool("yes"), "Release what is in force? Listed executables may use the network again."); err != nil {
 		return err
 	}
-	n, err := enforcer.Release(c.Context, agent, st)
-	if err != nil {
-		return err
+	names, err := enforcer.Release(c.Context, agent, st)
+	for _, name := range names {
+		fmt.Printf("released policy %s\n", name)
 	}
-	if n == 0 {
+	if err == nil && len(names) == 0 {
 		fmt.Println("nothing was in force")
-	} else {
-		fmt.Printf("released: %d policies taken off\n", n)
 	}
-	return nil
+	return err
 }

@@ -50,7 +50,7 @@ func showStatus(c *cli.Context) (err error) {
 	}
 	var last string
 	for {
-		text, broken, err := statusText(c.Context, st, agent, form)
+		text, drift, err := statusText(c.Context, st, agent, form)
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func showStatus(c *cli.Context) (err error) {
 			last = text
 		}
 		if !c.Bool("follow") {
-			return broken
+			return drift
 		}
 		select {
 		case <-c.Context.Done():
@@ -82,55 +82,52 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	address, err := enforcer.AgentInForce(c.Context, st)
-	if err != nil {
-		return nil, nil, err
+	g, err := enforcer.InForce(c.Context, st)
+	if err != nil || g == nil {
+		return st, nil, err
 	}
-	if address == "" {
-		return st, nil, nil
-	}
-	agent, err := connect(c.Context, address, path)
+	agent, err := connect(c.Context, g.Agent, path)
 	return st, agent, err
 }
 
 // statusText gives the status in a form, and an error if what is recorded as
 // in force is not.
-func statusText(ctx context.Context, st *store.Store, agent *tetragon.Agent, form string) (string, error, error) {
-	s, err := enforcer.ReadStatus(ctx, agent, st)
+func statusText(ctx context.Context, st *store.Store, agent *tetragon.Agent, form string) (text string, drift, err error) {
+	s, err := enforcer.GetStatus(ctx, agent, st)
+	var drifted *enforcer.DriftError
+	if errors.As(err, &drifted) {
+		drift, err = err, nil
+	}
 	if err != nil {
 		return "", nil, err
 	}
-	var broken error
-	if s.Problem != "" {
-		broken = errors.New(s.Problem)
-	}
 	if form == "json" {
-		text, err := json.Marshal(s)
-		return string(text) + "\n", broken, err
+		raw, err := json.Marshal(s)
+		return string(raw) + "\n", drift, err
 	}
-	return humanStatus(s), broken, nil
+	return humanStatus(s, drift), drift, nil
 }
 
-func humanStatus(s *enforcer.Status) string {
-	if s.Stage == enforcer.StageNone {
-		return "nothing is in force\n"
+func humanStatus(s *enforcer.Status, drift error) string {
+	text := ""
+	if drift != nil {
+		text = "NOT AS IT WAS LOADED\n"
 	}
-	text := fmt.Sprintf("generation %d is in force: stage %s, since %s, by agent %s, %d executables listed",
-		s.Generation, s.Stage, s.Since.Local().Format(time.DateTime), s.Agent, s.Listed)
-	if s.Cgroup != "/" {
-		text += ", in cgroup " + showPath(s.Cgroup)
-	}
-	text += "\n"
-	if s.Tried.IsZero() {
-		text += "it was never tried\n"
+	if g := s.Recorded; g == nil {
+		text += "nothing is in force\n"
 	} else {
-		text += "last tried " + s.Tried.Local().Format(time.DateTime) + "\n"
+		text += fmt.Sprintf("generation %d, stage %s, since %s, agent %s: %d executables listed", g.N, s.Stage,
+			g.Since.Local().Format(time.DateTime), g.Agent, len(g.Paths))
+		if g.Cgroup != "/" {
+			text += ", in cgroup " + showPath(g.Cgroup)
+		}
+		if text += "\nlast tried "; g.Tried.IsZero() {
+			text += "never\n"
+		} else {
+			text += g.Tried.Local().Format(time.DateTime) + "\n"
+		}
 	}
-	text += killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
-	if s.Problem != "" {
-		text += "NOT IN FORCE: " + s.Problem + "\n"
-	}
-	return text
+	return text + killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
 }
 
 func killLines(what string, kills []enforcer.KillRow) string {
