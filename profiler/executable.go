@@ -31,6 +31,10 @@ func namelessPath(why string) string {
 // a live run is forgotten: what was learned of a file that is gone is history.
 const maxFiles = 16
 
+// maxPath is the kernel's own bound of a path. An agent that says otherwise is
+// not believed.
+const maxPath = 4096
+
 // maxArgsLen bounds one kept string of arguments.
 const maxArgsLen = 4096
 
@@ -99,7 +103,7 @@ func (f *Fold) executable(key store.Key) *executable {
 		return ex
 	}
 	key.Path, _, _ = strings.Cut(key.Path, "\x00")
-	if key.Path == "" {
+	if key.Path == "" || len(key.Path) > maxPath {
 		key.Path = nameless
 	}
 	if ex := f.executables[key]; ex != nil {
@@ -111,14 +115,12 @@ func (f *Fold) executable(key store.Key) *executable {
 }
 
 func (f *Fold) kindOf(key store.Key) kind {
-	// Canaries run in the host's namespaces.
-	if key.Scope == store.HostScope {
-		switch {
-		case f.cfg.Canary != "" && key.Path == f.cfg.Canary:
-			return kindOwnCanary
-		case f.cfg.IsCanary != nil && f.cfg.IsCanary(key.Path):
-			return kindCanary
-		}
+	// In every scope: this machine may be a container to the agent.
+	switch {
+	case f.cfg.Canary != "" && key.Path == f.cfg.Canary:
+		return kindOwnCanary
+	case f.cfg.IsCanary != nil && f.cfg.IsCanary(key.Path):
+		return kindCanary
 	}
 	for _, pattern := range f.cfg.Only {
 		if doublestar.MatchUnvalidated(pattern, key.Path) {

@@ -31,7 +31,7 @@ type Config struct {
 	// the last.
 	Canary string
 	// IsCanary recognises the canaries of others. It is asked once for each
-	// executable of the host.
+	// executable.
 	IsCanary func(path string) bool
 }
 
@@ -54,9 +54,10 @@ type Fold struct {
 
 	windows windows
 	gaps    []store.Gap
-	losses  uint32 // gaps so far; a run that began at another number is touched
+	losses  uint32 // so far; a run that began at another number is touched
+	loss    loss   // the last one
 
-	latest, previous int64 // the latest time told, and that of the event before this one
+	latest, previous int64 // the latest time told, and that of the last event that tells no loss
 	socketHook       bool  // something of the socket hook was seen
 	counts           Counts
 
@@ -112,7 +113,10 @@ func (f *Fold) Event(ev *api.GetEventsResponse) {
 		f.checkName(e.ProcessExit.GetProcess(), at)
 		f.exit(e.ProcessExit, at)
 	case *api.GetEventsResponse_RateLimitInfo:
+		// It may come before events that went before the loss, but after none
+		// that followed it.
 		f.gap(f.previous, at, "the agent lost observations", e.RateLimitInfo.GetNumberOfDroppedProcessEvents())
+		return
 	}
 	f.previous = at
 	f.expireHeld()
@@ -137,8 +141,11 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 	}
 }
 
-// checkName notes the loss that an agent owns up to by not naming a process.
+// checkName notes the loss that a Tetragon owns up to by not naming a process.
 func (f *Fold) checkName(p *api.Process, at int64) {
+	if f.cfg.Labels {
+		return // the sensor counts its losses, and names no process outside its cgroup
+	}
 	name := p.GetBinary()
 	if name == "" || strings.Contains(name, "<enomem>") || hasFlag(p, "unknown") {
 		f.gap(f.previous, at, "the agent lost the name of a process", 1)

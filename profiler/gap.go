@@ -13,15 +13,26 @@ const (
 	adjacent = time.Second
 )
 
-// gap notes a loss of observations. It touches every run that is alive, and
-// every one that ended since the last canary: what was lost can be anyone's.
-// Outside a window nothing is claimed, so that nothing is lost there.
+// loss is a loss of observations, at an unknown moment between two.
+type loss struct {
+	from, to int64
+	cause    string
+	count    uint64
+}
+
+// gap notes a loss of observations. It touches every run that is alive, every
+// one that ended since the last canary, and every one that begins no later
+// than the loss: what was lost can be anyone's. Outside a window nothing is
+// claimed, so that nothing is lost there.
 func (f *Fold) gap(from, to int64, cause string, n uint64) {
+	if to > f.loss.to {
+		f.loss = loss{from, to, cause, n}
+	}
 	if !f.windows.open {
 		return
 	}
-	f.counts.Lost += n
 	f.losses++
+	f.counts.Lost += n
 	f.touched = true
 	from = max(from, f.windows.from)
 	g := store.Gap{From: wall(from), To: wall(max(from, to)), Cause: cause, Count: n}

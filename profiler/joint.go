@@ -153,7 +153,9 @@ func (f *Fold) expireAll() {
 func (f *Fold) expire() {
 	h := f.joint.held[0]
 	f.joint.held = append(f.joint.held[:0], f.joint.held[1:]...)
-	f.gap(h.at, h.at, "the executable of an exec was lost", 1)
+	if h.at >= f.windows.from {
+		f.gap(h.at, h.at, "the executable of an exec was lost", 1)
+	}
 	r := h.run
 	r.held, r.seen, r.unseen, r.crossed = false, false, f.windows.open, false
 	if r.ended && len(r.sockets) == 0 || h.entry.name == "" {

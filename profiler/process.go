@@ -61,13 +61,16 @@ func (f *Fold) remove(pid uint32, q *process, at int64) {
 
 // add puts a process into the table, whose pid must be free there.
 func (f *Fold) add(pid uint32, r *run, at int64) *process {
-	q := new(process)
+	var q *process
 	if n := len(f.spareProcesses); n > 0 {
 		q, f.spareProcesses = f.spareProcesses[n-1], f.spareProcesses[:n-1]
+	} else {
+		q = new(process)
 	}
 	q.run, q.since = r, at
 	r.processes++
 	f.processes[pid] = q
+	f.relist(r)
 	return q
 }
 
@@ -94,7 +97,7 @@ func (f *Fold) fork(k *api.ProcessKprobe, at int64) {
 	if q == nil {
 		return
 	}
-	q.run.beat |= beatFork
+	f.beat(q.run, beatFork)
 	f.add(child, q.run, at).forked = true
 }
 
@@ -115,7 +118,11 @@ func (f *Fold) exec(p *api.Process, at int64) {
 	}
 	pid := p.GetPid().GetValue()
 	q := f.processes[pid]
-	if q != nil && !f.cfg.Forks && !q.forked && hasFlag(p, "clone") {
+	switch {
+	case q == nil:
+	case q.id != "" && q.id == p.GetExecId():
+		return // told twice
+	case !q.forked && hasFlag(p, "clone"):
 		f.lostEnd(pid, q, at) // the first exec of a process, and not of this one
 		q = nil
 	}
@@ -130,6 +137,7 @@ func (f *Fold) exec(p *api.Process, at int64) {
 		f.leave(old, at)
 	}
 	q.id, q.start = p.GetExecId(), nanos(p.GetStartTime())
+	r.pid = pid
 	f.joinExec(r, p, e, at)
 }
 

@@ -5,6 +5,7 @@ package profiler
 // counts for nothing but what its processes do.
 type run struct {
 	of        *tally // nil until its executable is known
+	pid       uint32 // of the process that exec'd
 	began     int64  // its exec
 	processes int
 	losses    uint32 // of the fold when it began
@@ -27,14 +28,19 @@ type run struct {
 
 // begin makes a run without processes. Its executable is not known yet.
 func (f *Fold) begin(at int64) *run {
-	r := new(run)
+	var r *run
 	if n := len(f.spareRuns); n > 0 {
 		r, f.spareRuns = f.spareRuns[n-1], f.spareRuns[:n-1]
+	} else {
+		r = new(run)
 	}
 	r.began, r.losses = at, f.losses
 	r.seen = f.windows.open && at >= f.windows.from
 	r.unseen = f.windows.open && !r.seen
 	r.window = f.windows.number
+	if at <= f.loss.to {
+		r.losses-- // it may have begun before what was lost
+	}
 	return r
 }
 
@@ -75,10 +81,19 @@ func (f *Fold) countUnseen(r *run) {
 	f.observed(r.of.ex, r.began)
 }
 
+// relist says that other processes than before share a run: those of one whose
+// start was not seen are listed.
+func (f *Fold) relist(r *run) {
+	if r.unseen && r.of != nil {
+		f.changed(r.of.ex)
+	}
+}
+
 // leave takes one process out of a run; with the last one the run ends.
 func (f *Fold) leave(r *run, at int64) {
 	r.processes--
 	if r.processes > 0 {
+		f.relist(r)
 		return
 	}
 	if r.of == nil {

@@ -43,11 +43,14 @@ func (f *Fold) scope(p *api.Process) string {
 func (c container) scope() string {
 	switch {
 	case c.workload != "" || c.image != "":
-		return noNUL("pod:" + c.namespace + "/" + c.workload + ":" + c.image)
+		return fit("pod:" + c.namespace + "/" + c.workload + ":" + c.image)
 	case c.name != "":
-		return noNUL("container:" + c.name)
+		return fit("container:" + c.name)
 	}
 	return "pidns:" + strconv.FormatUint(uint64(c.pidns), 10)
 }
 
-func noNUL(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }
+// fit makes a name fit for the store's keys.
+func fit(s string) string {
+	return strings.ReplaceAll(s[:min(len(s), maxPath)], "\x00", "\uFFFD")
+}

@@ -46,7 +46,7 @@ func (f *Fold) socket(k *api.ProcessKprobe, at int64) {
 		}
 		r = f.adopt(k, path, at)
 	}
-	r.beat |= beatSocket
+	f.beat(r, beatSocket)
 	if r.of != nil {
 		f.use(r, u)
 		return

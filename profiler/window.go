@@ -27,11 +27,13 @@ type windows struct {
 	proven int64  // and as far as it is proven: the return of the last canary
 	list   []store.Window
 
-	awake    time.Duration
-	returned time.Time // when the last canary came back here, on the clock that stops with the machine
-	canary   int64     // exec of that canary
-	missing  beat      // what was never seen of any canary
-	exec     bool      // an exec of a canary was seen
+	awake     time.Duration
+	returned  time.Time // when the last canary came back here, on the clock that stops with the machine
+	returns   uint64    // canaries that came back
+	canary    int64     // exec of the last one
+	canaryPID uint32
+	missing   beat // what was never seen of any canary
+	exec      bool // an exec of a canary was seen
 
 	// pending holds the tallies with runs that ended since the last canary.
 	pending []*tally
@@ -55,14 +57,15 @@ func (f *Fold) pend(t *tally, r *run) {
 		p.queued = true
 		f.windows.pending = append(f.windows.pending, t)
 	}
+	begun := r.began <= f.windows.proven
 	if !f.windows.open {
-		if !r.crossed {
+		if begun && !r.crossed {
 			p.cut++
 		}
 		return
 	}
 	p.complete++
-	if r.began <= f.windows.proven {
+	if begun {
 		p.begun++
 	}
 	if p.losses != f.losses {
@@ -86,6 +89,14 @@ func (f *Fold) commit() {
 	f.windows.pending = f.windows.pending[:0]
 }
 
+// beat notes what was seen of a run, in case it is a canary's.
+func (f *Fold) beat(r *run, b beat) {
+	r.beat |= b
+	if r.canary && r.of.ex.kind == kindOwnCanary {
+		f.windows.missing &^= b
+	}
+}
+
 // beaten takes a canary's end: it has come back if its exec, fork, socket and
 // exit were all seen.
 func (f *Fold) beaten(r *run, at int64) {
@@ -96,11 +107,11 @@ func (f *Fold) beaten(r *run, at int64) {
 	if !f.cfg.Forks {
 		r.beat |= beatFork
 	}
-	w.missing &^= r.beat
 	if r.beat != beatFork|beatSocket {
 		return
 	}
-	w.canary = r.began
+	w.returns++
+	w.canary, w.canaryPID = r.began, r.pid
 	now := f.clock()
 	if !w.open {
 		f.openWindow(at)
@@ -130,6 +141,9 @@ func (f *Fold) openWindow(at int64) {
 	w.list = append(w.list, store.Window{From: wall(at), To: wall(at)})
 	for _, q := range f.processes {
 		f.spanned(q.run)
+	}
+	if l := f.loss; l.to > at {
+		f.gap(l.from, l.to, l.cause, l.count) // told before the window, but perhaps not before it in time
 	}
 }
 
@@ -173,10 +187,17 @@ func (f *Fold) Overdue() {
 // Opened reports whether a window is open, and since when.
 func (f *Fold) Opened() (time.Time, bool) { return wall(f.windows.from), f.windows.open }
 
-// CanaryBack reports whether a canary has come back whose exec was at or after
-// a time.
-func (f *Fold) CanaryBack(since time.Time) bool {
-	return f.windows.number > 0 && f.windows.canary >= since.UnixNano()
+// Returned counts the canaries that have come back.
+func (f *Fold) Returned() uint64 { return f.windows.returns }
+
+// CanaryBack reports whether the canary has come back that was started at a
+// time as the process pid, or a later one.
+func (f *Fold) CanaryBack(pid uint32, started time.Time) bool {
+	// The pid is another where this process has a pid namespace of its own;
+	// then the times must do, which the agent's clock makes inexact.
+	const slack = int64(5e6)
+	w := &f.windows
+	return w.returns > 0 && (w.canary >= started.UnixNano()-slack || w.canaryPID == pid)
 }
 
 // Missing says in plain words what was not seen of any canary.

@@ -1,0 +1,124 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"profile/internal/canary"
+)
+
+// canaryName is the file name of a session's canary. One session learns into a
+// database at a time, so that it needs no other name.
+const canaryName = "profile-canary-learn"
+
+// isCanary recognises canaries by what is in the file. One that has gone
+// already is recognised by its directory, which canary.Dir has named.
+func isCanary(path string) bool {
+	if !strings.Contains(path, "canary") {
+		return false
+	}
+	is, err := canary.Is(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		dir := filepath.Base(filepath.Dir(path))
+		return strings.HasSuffix(dir, ".canary") || strings.HasPrefix(dir, "canary-") || strings.HasPrefix(dir, "profile-canary-")
+	}
+	return is
+}
+
+// open sends canaries until one has come back whole.
+func (l *learner) open(ctx context.Context, events *events) error {
+	deadline := time.Now().Add(openWithin)
+	for {
+		l.prove(ctx, events, canaryRetry)
+		switch {
+		case l.opened():
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("stopped before the window opened: %w", ctx.Err())
+		case events.ended():
+			return events.err
+		case time.Now().After(deadline):
+			return l.notOpened()
+		}
+	}
+}
+
+func (l *learner) notOpened() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.canaryErr != nil {
+		return fmt.Errorf("no window could be opened: %w", l.canaryErr)
+	}
+	return fmt.Errorf("agent %s: the %s of a canary did not come back within %s, so that nothing would be proven",
+		l.Agent.Address, l.fold.Missing(), openWithin)
+}
+
+// beat sends a canary every ten seconds. One that does not come back before
+// the next is due ends the window.
+func (l *learner) beat(ctx context.Context, events *events) {
+	ticks := time.NewTicker(canaryEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events.done:
+			return
+		case <-ticks.C:
+		}
+		if l.prove(ctx, events, canaryEvery) || ctx.Err() != nil {
+			continue
+		}
+		l.mu.Lock()
+		_, open := l.fold.Opened()
+		l.fold.Overdue()
+		cause := l.canaryErr
+		l.mu.Unlock()
+		if open {
+			l.Log.Warn("a canary did not come back: the window is closed until one does", "error", cause)
+		}
+	}
+}
+
+// prove sends one canary and waits until it has come back, for so long at most
+// after it has ended.
+func (l *learner) prove(ctx context.Context, events *events, within time.Duration) bool {
+	res, err := l.bird.Run(ctx, l.Group)
+	l.mu.Lock()
+	l.canaryErr = err
+	l.mu.Unlock()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	for {
+		if err == nil && l.cameBack(res) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-events.done:
+			return false
+		case <-timer.C:
+			return false
+		case <-l.back:
+		}
+	}
+}
+
+func (l *learner) opened() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, open := l.fold.Opened()
+	return open
+}
+
+func (l *learner) cameBack(res canary.Result) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fold.CanaryBack(uint32(res.PID), res.Started)
+}

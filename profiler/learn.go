@@ -1,0 +1,202 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"profile/internal/canary"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// Options say what to learn, from whom, and where to keep it.
+type Options struct {
+	Agent *tetragon.Agent
+	Store *store.Store
+	Group cgroup.Group  // whose processes are learned from; the root is the whole machine
+	Only  []string      // doublestar patterns of resolved paths; none means all
+	For   time.Duration // from when the window opens; 0 means until the context ends
+	// KeepArgs keeps some arguments of programs, which may hold secrets.
+	KeepArgs bool
+	// CanaryDir is a directory that programs can be run from, for the
+	// session's canary.
+	CanaryDir string
+	Log       *slog.Logger
+
+	// Opened, if set, is called once, when the first window opens.
+	Opened func(time.Time)
+	// Progress, if set, is called every second from then on.
+	Progress func(Progress)
+}
+
+// Progress is how far a session is.
+type Progress struct {
+	Counts
+	Elapsed time.Duration // since the window opened
+	Left    time.Duration // 0 if the session has no end of its own
+}
+
+const (
+	flushEvery  = time.Second
+	canaryEvery = 10 * time.Second
+	// canaryRetry is how soon another canary is sent before the window opens,
+	// since the first may be sent too early (the agent does not say when it
+	// listens).
+	canaryRetry = 200 * time.Millisecond
+	// openWithin is how long the first may take to come back, and closeWithin
+	// the last.
+	openWithin  = 15 * time.Second
+	closeWithin = 5 * time.Second
+	// loadWithin is how long loading a policy may take: a real agent on a slow
+	// machine was seen to take half a minute.
+	loadWithin   = 2 * time.Minute
+	deleteWithin = 30 * time.Second
+)
+
+// Ends of a session, as it records them.
+const (
+	endStopped = "stopped"
+	endTime    = "its time was over"
+	endKilled  = "killed"
+)
+
+// Learn learns for one session, until its time is over or the context ends;
+// both are no error. It fails at once with a *store.HeldError if another
+// session holds the database. However it returns, its audit policy is off, or
+// the error says that it could not be taken off. The session is returned with
+// the error too, once it is recorded.
+func Learn(ctx context.Context, o Options) (_ *store.Session, err error) {
+	if len(o.Agent.Families) == 0 {
+		return nil, fmt.Errorf("agent %s sees no network sockets: there is nothing to learn from", o.Agent.Address)
+	}
+	for _, pattern := range o.Only {
+		if !doublestar.ValidatePattern(pattern) {
+			return nil, fmt.Errorf("%q is not a pattern", pattern)
+		}
+	}
+	lock, err := o.Store.LockLearn()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := clearKilled(ctx, o); err != nil {
+		return nil, err
+	}
+	bird, err := canary.Install(o.CanaryDir, canaryName)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bird.Remove()) }()
+	l, err := newLearner(o, bird)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.flush(ctx); err != nil {
+		return nil, fmt.Errorf("record session %s: %w", l.session.ID, err)
+	}
+	err = l.run(ctx)
+	return &l.session, err
+}
+
+// run listens, loads the audit policy, and learns; then it ends the session
+// and takes the policy off.
+func (l *learner) run(ctx context.Context) error {
+	// What has begun is ended in order, also when the context is cancelled.
+	steady := context.WithoutCancel(ctx)
+	listening, stop := context.WithCancel(steady)
+	events := l.listen(listening)
+	defer func() {
+		stop()
+		<-events.done
+	}()
+	if err := events.subscribed(ctx); err != nil {
+		return l.finish(steady, err)
+	}
+	policy := AuditPolicy(l.session.ID, l.Agent, l.Group)
+	if err := l.load(steady, policy); err != nil {
+		return l.finish(steady, err)
+	}
+	err := l.learn(ctx, events)
+	if !events.ended() && l.opened() {
+		l.prove(steady, events, closeWithin)
+	}
+	return errors.Join(l.finish(steady, err), l.unload(steady, policy))
+}
+
+func (l *learner) load(ctx context.Context, p *tetragon.Policy) error {
+	ctx, cancel := context.WithTimeout(ctx, loadWithin)
+	defer cancel()
+	return l.Agent.Add(ctx, p)
+}
+
+func (l *learner) unload(ctx context.Context, p *tetragon.Policy) error {
+	ctx, cancel := context.WithTimeout(ctx, deleteWithin)
+	defer cancel()
+	return l.Agent.Delete(ctx, p.Metadata.Name)
+}
+
+// learn opens the window and learns until the session is to end. It says why
+// in l.session.End.
+func (l *learner) learn(ctx context.Context, events *events) error {
+	if err := l.open(ctx, events); err != nil {
+		return err
+	}
+	from := time.Now()
+	if l.Opened != nil {
+		at, _ := l.fold.Opened()
+		l.Opened(at)
+	}
+	beating, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.beat(beating, events)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	var over <-chan time.Time
+	if l.For > 0 {
+		timer := time.NewTimer(l.For)
+		defer timer.Stop()
+		over = timer.C
+	}
+	second := time.NewTicker(flushEvery)
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.session.End = endStopped
+			return nil
+		case <-over:
+			l.session.End = endTime
+			return nil
+		case <-events.done:
+			return events.err
+		case <-second.C:
+			l.tryFlush(context.WithoutCancel(ctx))
+			l.report(time.Since(from))
+		}
+	}
+}
+
+func (l *learner) report(elapsed time.Duration) {
+	if l.Progress == nil {
+		return
+	}
+	p := Progress{Elapsed: elapsed}
+	if l.For > 0 {
+		p.Left = max(0, l.For-elapsed)
+	}
+	l.mu.Lock()
+	p.Counts = l.fold.Counts()
+	l.mu.Unlock()
+	l.Progress(p)
+}

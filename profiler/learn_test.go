@@ -1,0 +1,374 @@
+package profiler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"profile/internal/cgroup"
+	"profile/internal/sensor"
+	"profile/internal/tetragon"
+	"profile/profiler"
+	"profile/store"
+)
+
+// needKernel says by name why a test that needs the real sensor cannot run.
+func needKernel(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
+		t.Skip("needs root: it loads the sensor's programs and makes a cgroup")
+	}
+}
+
+// startSensor serves the embedded sensor for one test.
+func startSensor(t *testing.T) *tetragon.Agent {
+	t.Helper()
+	lis := bufconn.Listen(1 << 20)
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	server := sensor.NewServer(sensor.Config{Name: fmt.Sprintf("profiler_test_%d", os.Getpid()), Node: "test"})
+	go func() { served <- server.Serve(ctx, lis) }()
+	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var closed bool
+	agent, err := tetragon.Connect(ctx, tetragon.Embedded, conn, func() error {
+		if closed {
+			return nil // a test closed it
+		}
+		closed = true
+		err := conn.Close()
+		stop()
+		return errors.Join(err, <-served)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := agent.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return agent
+}
+
+// makeGroup makes a cgroup for one test.
+func makeGroup(t *testing.T) cgroup.Group {
+	t.Helper()
+	root, err := cgroup.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(root.Dir, "profiler-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	group, err := cgroup.Find(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return group
+}
+
+// runIn runs a command in the group from its first instruction.
+func runIn(t *testing.T, g cgroup.Group, name string, args ...string) {
+	t.Helper()
+	dir, err := os.Open(g.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+func readRows(t *testing.T, s *store.Store) map[string]store.Evidence {
+	t.Helper()
+	rows := map[string]store.Evidence{}
+	err := s.View(t.Context(), func(tx *store.Tx) error {
+		for all, err := range tx.Executables() {
+			if err != nil {
+				return err
+			}
+			for _, row := range all {
+				rows[row.Key.Path] = row
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func readSessions(t *testing.T, s *store.Store) []store.Session {
+	t.Helper()
+	var all []store.Session
+	err := s.View(t.Context(), func(tx *store.Tx) (err error) {
+		all, err = tx.Sessions()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// learning is a Learn under way.
+type learning struct {
+	stop    func()
+	session *store.Session
+	err     error
+	done    chan struct{}
+}
+
+func start(t *testing.T, o profiler.Options) *learning {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	l := &learning{stop: stop, done: make(chan struct{})}
+	opened := make(chan time.Time, 1)
+	o.Opened = func(at time.Time) { opened <- at }
+	began := time.Now()
+	go func() {
+		defer close(l.done)
+		l.session, l.err = profiler.Learn(ctx, o)
+	}()
+	t.Cleanup(func() { stop(); <-l.done })
+	select {
+	case <-opened:
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("the window opened after %v", took)
+		}
+	case <-l.done:
+		t.Fatal(l.err)
+	}
+	return l
+}
+
+func (l *learning) end(t *testing.T) *store.Session {
+	t.Helper()
+	l.stop()
+	<-l.done
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	return l.session
+}
+
+func options(t *testing.T, agent *tetragon.Agent, s *store.Store, g cgroup.Group) profiler.Options {
+	return profiler.Options{
+		Agent: agent, Store: s, Group: g, CanaryDir: t.TempDir(),
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+}
+
+func newStore(t *testing.T) *store.Store {
+	t.Helper()
+	s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestLearnOnThisKernel(t *testing.T) {
+	needKernel(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	t.Run("session", func(t *testing.T) {
+		agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+		l := start(t, options(t, agent, s, group))
+		for range 20 {
+			runIn(t, group, "/bin/true")
+		}
+		runIn(t, group, "getent", "hosts", "localhost")
+		runIn(t, group, "sh", "-c", "(sleep 0.2 & exec true); exec env sh -c 'sleep 0.3'")
+		session := l.end(t)
+
+		if session.Ended.IsZero() || session.End != "stopped" || len(session.Windows) != 1 || len(session.Gaps) != 0 || session.NoSocketHook {
+			t.Errorf("session %+v, want one window and no gap", session)
+		}
+		if w := session.Windows[0].To.Sub(session.Windows[0].From); session.Awake <= 0 || session.Awake > w+time.Second {
+			t.Errorf("awake %v in %v", session.Awake, w)
+		}
+		rows := readRows(t, s)
+		want := map[string][2]uint64{} // seen, and network runs
+		for name, n := range map[string][2]uint64{"true": {21}, "getent": {1, 1}, "sh": {2}, "sleep": {2}, "env": {1}} {
+			path, err := exec.LookPath(name)
+			if err == nil {
+				path, err = filepath.EvalSymlinks(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[path] = n
+		}
+		for path, n := range want {
+			row, ok := rows[path]
+			if !ok || len(row.Files) != 1 {
+				t.Errorf("%s: %d tallies, want 1", path, len(row.Files))
+				continue
+			}
+			got := row.Files[0]
+			if got.Seen != n[0] || got.Complete != n[0] || got.Clean != n[0] || got.UnseenCount != 0 || !got.File.Known() {
+				t.Errorf("%s: %+v, want %d complete runs of a known file", path, got, n[0])
+			}
+			var network uint64
+			for _, u := range got.Network {
+				network = max(network, u.Runs)
+			}
+			if network != n[1] {
+				t.Errorf("%s: network in %d runs, want %d", path, network, n[1])
+			}
+			delete(rows, path)
+		}
+		for path := range rows {
+			t.Errorf("evidence of %s, which did not run in the group", path)
+		}
+		if left, err := agent.Policies(t.Context(), tetragon.LearnPrefix); err != nil || len(left) != 0 {
+			t.Errorf("policies left: %v, error %v", left, err)
+		}
+	})
+}
+
+func TestLearnIsRefusedWhileAnotherLearns(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	l := start(t, options(t, agent, s, group))
+	_, err := profiler.Learn(t.Context(), options(t, agent, s, group))
+	var held *store.HeldError
+	if !errors.As(err, &held) || held.PID != os.Getpid() {
+		t.Errorf("error %v, want one that names this process", err)
+	}
+	l.end(t)
+	if sessions := readSessions(t, s); len(sessions) != 1 {
+		t.Errorf("%d sessions, want the one that learned", len(sessions))
+	}
+}
+
+func TestLearnEndsWhatWasKilled(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	dead := store.Session{ID: "20260102t030405z-abcdef", Started: at, Windows: []store.Window{{From: at.Add(time.Second), To: at.Add(time.Minute)}}}
+	unopened := store.Session{ID: "20260102t030406z-abcdef", Started: at}
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.PutSession(&dead), tx.PutSession(&unopened))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Add(t.Context(), profiler.AuditPolicy(dead.ID, agent, group)); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, agent, s, group)
+	o.For = time.Second
+	if _, err := profiler.Learn(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	sessions := readSessions(t, s)
+	if len(sessions) != 3 {
+		t.Fatalf("%d sessions, want 3", len(sessions))
+	}
+	for i, ended := range []time.Time{at.Add(time.Minute), at} {
+		if got := sessions[i]; got.End != "killed" || !got.Ended.Equal(ended) {
+			t.Errorf("session %s ended %v, %q; want killed at %v", got.ID, got.Ended, got.End, ended)
+		}
+	}
+	if got := sessions[2]; got.End != "its time was over" || got.Awake < 500*time.Millisecond {
+		t.Errorf("session ended %q after %v awake, want its second", got.End, got.Awake)
+	}
+}
+
+func TestLearnLeavesAloneWhatIsNotItsDatabases(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	other := profiler.AuditPolicy("20260102t030405z-abcdef", agent, group)
+	if err := agent.Add(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, agent, s, group)
+	o.For = time.Second
+	if _, err := profiler.Learn(t.Context(), o); err == nil || !strings.Contains(err.Error(), "one at a time") {
+		t.Errorf("error %v: this sensor keeps one audit policy", err)
+	}
+	left, err := agent.Policies(t.Context(), tetragon.LearnPrefix)
+	if err != nil || len(left) != 1 || left[0].GetName() != other.Metadata.Name {
+		t.Errorf("policies %v, error %v: want the other database's alone", left, err)
+	}
+	sessions := readSessions(t, s)
+	if len(sessions) != 1 || sessions[0].Ended.IsZero() || !strings.Contains(sessions[0].End, "one at a time") {
+		t.Errorf("sessions %+v, want one that ended at once and says why", sessions)
+	}
+}
+
+func TestLearnRefusesBeforeAnythingIsRecorded(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	o := options(t, agent, s, group)
+	o.Only = []string{"/usr/[bin"}
+	if _, err := profiler.Learn(t.Context(), o); err == nil || !strings.Contains(err.Error(), "not a pattern") {
+		t.Errorf("error %v, want one about the pattern", err)
+	}
+	o.Only, o.CanaryDir = nil, "/proc"
+	if _, err := profiler.Learn(t.Context(), o); err == nil || !strings.Contains(err.Error(), "canary") {
+		t.Errorf("error %v, want one about the canary", err)
+	}
+	if sessions := readSessions(t, s); len(sessions) != 0 {
+		t.Errorf("%d sessions, want none: nothing was attached", len(sessions))
+	}
+}
+
+func TestLearnRecordsASessionWhoseAgentWentAway(t *testing.T) {
+	needKernel(t)
+	s, group := newStore(t), makeGroup(t)
+	agent := startSensor(t)
+	l := start(t, options(t, agent, s, group))
+	runIn(t, group, "/bin/true")
+	time.Sleep(1500 * time.Millisecond) // a flush
+	if err := agent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-l.done
+	if l.err == nil || !strings.Contains(l.err.Error(), "read events of agent") {
+		t.Errorf("error %v, want one about the stream", l.err)
+	}
+	sessions := readSessions(t, s)
+	if len(sessions) != 1 || sessions[0].Ended.IsZero() || !strings.Contains(sessions[0].End, "read events of agent") {
+		t.Errorf("sessions %+v, want one that says why it ended", sessions)
+	}
+	seen := uint64(0)
+	for _, row := range readRows(t, s) {
+		seen += row.Files[0].Seen
+		if row.Files[0].Complete != 0 {
+			t.Errorf("%s is complete, and no canary came after it", row.Key.Path)
+		}
+	}
+	if seen != 1 {
+		t.Errorf("%d runs seen, want 1", seen)
+	}
+}

@@ -1,0 +1,179 @@
+package profiler
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"profile/internal/canary"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// learner is one learning session at work.
+type learner struct {
+	Options
+	bird *canary.Canary
+	back chan struct{} // a canary came back
+
+	mu        sync.Mutex // guards the fold, and:
+	canaryErr error      // why the last canary could not be run
+	fold      *Fold
+
+	session  store.Session // what follows is the main goroutine's
+	stored   store.Session
+	flushErr error // of the last flush
+}
+
+func newLearner(o Options, bird *canary.Canary) (*learner, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("tell this boot of the machine from others: %w", err)
+	}
+	now := time.Now().UTC()
+	l := &learner{
+		Options: o, bird: bird, back: make(chan struct{}, 1),
+		session: store.Session{
+			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
+			BootID: strings.TrimSpace(string(boot)),
+			Hook:   o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
+			Cgroup: o.Group.Path, Only: o.Only,
+			Started: now,
+		},
+	}
+	cfg := Config{
+		Session: l.session.ID, Policy: PolicyName(l.session.ID),
+		Only: o.Only, KeepArgs: o.KeepArgs,
+		Labels: o.Agent.IsSensor(), Forks: true,
+		Canary: bird.Path(), IsCanary: isCanary,
+	}
+	if !o.Agent.IsSensor() {
+		cfg.Uncounted = "losses cannot be counted"
+	}
+	l.fold = NewFold(cfg)
+	return l, nil
+}
+
+// sessionID sorts by time, and fits into the name of a policy.
+func sessionID(now time.Time) string {
+	var unique [3]byte
+	rand.Read(unique[:]) // never fails
+	return now.Format("20060102t150405z") + "-" + hex.EncodeToString(unique[:])
+}
+
+// clearKilled ends the sessions that were killed: the lock on the database, which
+// the caller holds, proves that none of its sessions lives. What they left
+// loaded is deleted, and nothing of another database.
+func clearKilled(ctx context.Context, o Options) error {
+	var sessions []store.Session
+	err := o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		sessions, err = tx.Sessions()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look for killed sessions: %w", err)
+	}
+	loaded, err := o.Agent.Policies(ctx, tetragon.LearnPrefix)
+	if err != nil {
+		return err
+	}
+	ours := map[string]bool{}
+	var killed []store.Session
+	for _, s := range sessions {
+		ours[PolicyName(s.ID)] = true
+		if s.Ended.IsZero() {
+			killed = append(killed, s)
+		}
+	}
+	for _, st := range loaded {
+		if !ours[st.GetName()] {
+			continue
+		}
+		o.Log.Info("deleting the audit policy of a session that was killed", "policy", st.GetName())
+		if err := o.Agent.Delete(ctx, st.GetName()); err != nil {
+			return err
+		}
+	}
+	if len(killed) == 0 {
+		return nil
+	}
+	err = o.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, s := range killed {
+			s.End, s.Ended = endKilled, s.Started
+			if n := len(s.Windows); n > 0 {
+				s.Ended = s.Windows[n-1].To
+			}
+			if err := tx.PutSession(&s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("end the sessions that were killed: %w", err)
+	}
+	return nil
+}
+
+// flush stores what changed since the last one, all of it or nothing. What
+// could not be stored is tried again with the next.
+func (l *learner) flush(ctx context.Context) error {
+	l.mu.Lock()
+	rows := l.fold.Changed()
+	l.fold.Describe(&l.session)
+	l.mu.Unlock()
+	if len(rows) == 0 && reflect.DeepEqual(l.session, l.stored) {
+		return nil
+	}
+	err := l.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, row := range rows {
+			if err := tx.PutEvidence(row); err != nil {
+				return err
+			}
+		}
+		return tx.PutSession(&l.session)
+	})
+	if err != nil {
+		l.mu.Lock()
+		l.fold.Keep(rows)
+		l.mu.Unlock()
+		return err
+	}
+	l.stored = l.session
+	return nil
+}
+
+// tryFlush says once that the database cannot be written, and once that it can
+// again.
+func (l *learner) tryFlush(ctx context.Context) {
+	err := l.flush(ctx)
+	switch {
+	case err != nil && l.flushErr == nil:
+		l.Log.Error("cannot store what was learned; it is kept and tried again every second", "error", err)
+	case err == nil && l.flushErr != nil:
+		l.Log.Info("what was learned is stored again")
+	}
+	l.flushErr = err
+}
+
+// finish ends the session, for a cause or none, and stores it.
+func (l *learner) finish(ctx context.Context, cause error) error {
+	l.mu.Lock()
+	l.fold.Finish()
+	l.mu.Unlock()
+	if cause != nil {
+		l.session.End = cause.Error()
+	}
+	l.session.Ended = time.Now().UTC()
+	if err := l.flush(ctx); err != nil {
+		return errors.Join(cause, fmt.Errorf("store the end of session %s: %w", l.session.ID, err))
+	}
+	return cause
+}
