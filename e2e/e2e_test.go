@@ -1,0 +1,91 @@
+// Package e2e drives the built binary as a user would, against real processes
+// on a real kernel. Each script has a cgroup of its own, to which learning and
+// enforcing are confined, and must leave nothing behind in the kernel. What a
+// unit test can show does not belong here.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"profile/internal/cgroup"
+)
+
+// built is the directory of the programs under test: profile, actor (see
+// actor/actor.c), and gopher, a static Go program that does nothing.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			fmt.Fprintln(os.Stderr, "e2e needs root")
+			return 1
+		}
+		fmt.Fprintln(os.Stderr, "SKIP: every test of e2e: they load eBPF programs, which takes root")
+		return 0
+	}
+	var err error
+	if built, err = os.MkdirTemp("", "profile-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(built)
+	for _, cmd := range [][]string{
+		{"go", "build", "-o", filepath.Join(built, "profile"), "profile/cmd/profile"},
+		{"go", "build", "-o", filepath.Join(built, "gopher"), "profile/e2e/gopher"},
+		{"gcc", "-O1", "-static", "-pthread", "-o", filepath.Join(built, "actor"), "actor/actor.c"},
+	} {
+		c := exec.Command(cmd[0], cmd[1:]...)
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build for e2e: %v: %s\n", err, out)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+func TestScripts(t *testing.T) {
+	before := loaded(t)
+	t.Run("group", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Dir:                 "testdata/script",
+			RequireExplicitExec: true,
+			RequireUniqueNames:  true,
+			Setup:               setup,
+			Cmds:                commands,
+		})
+	})
+	assertSame(t, before, loaded(t))
+}
+
+// setup gives a script its cgroup, $CG, its database, $DB, and the programs on
+// its PATH.
+func setup(env *testscript.Env) error {
+	root, err := cgroup.Root()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(root.Dir, "profile-test-")
+	if err != nil {
+		return err
+	}
+	s := &script{cgroup: dir, env: env}
+	env.Values[key{}] = s
+	env.Defer(s.end)
+	env.Setenv("CG", dir)
+	env.Setenv("CGPATH", "/"+filepath.Base(dir))
+	env.Setenv("DB", filepath.Join(env.WorkDir, "profile.db"))
+	env.Setenv("BUILT", built)
+	env.Setenv("PATH", built+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	return nil
+}

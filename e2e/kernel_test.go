@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// loaded lists, by bpftool, every program, map and link of this kernel, and
+// every bpffs that is mounted.
+func loaded(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, kind := range []string{"prog", "map", "link"} {
+		out, err := exec.Command("bpftool", "--json", kind, "list").Output()
+		if err != nil {
+			t.Fatalf("bpftool %s list: %v", kind, err)
+		}
+		var list []struct {
+			ID   int
+			Type string
+			Name string
+		}
+		if err := json.Unmarshal(out, &list); err != nil {
+			t.Fatalf("bpftool %s list: %v", kind, err)
+		}
+		for _, x := range list {
+			all = append(all, fmt.Sprintf("%s %d %s %s", kind, x.ID, x.Type, x.Name))
+		}
+	}
+	mounts, err := exec.Command("cat", "/proc/mounts").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "bpf" {
+			all = append(all, "mount "+f[1])
+		}
+	}
+	return all
+}
+
+// assertSame fails if the kernel holds what it did not hold before. It frees
+// programs some time after their last user has gone, so it is asked again.
+func assertSame(t *testing.T, before, after []string) {
+	t.Helper()
+	var left []string
+	for range 30 {
+		left = slices.DeleteFunc(slices.Clone(after), func(x string) bool { return slices.Contains(before, x) })
+		if len(left) == 0 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+		after = loaded(t)
+	}
+	t.Errorf("left in the kernel:\n%s", strings.Join(left, "\n"))
+}
