@@ -314,7 +314,7 @@ func (s *Server) id(name string) uint64 {
 
 func (s *Server) auditStatus(a *audit) *tetragon.TracingPolicyStatus {
 	st := &tetragon.TracingPolicyStatus{
-		Id: s.id(a.policy.Name), Name: a.policy.Name, Sensors: []string{hookName}, Enabled: true,
+		Id: s.id(a.policy.Name), Name: a.policy.Name, Sensors: []string{hookName},
 		State: tetragon.TracingPolicyState_TP_STATE_ENABLED, Mode: tetragon.TracingPolicyMode_TP_MODE_MONITOR_ONLY,
 		Stats: &tetragon.TracingPolicyStats{ActionCounters: &tetragon.TracingPolicyActionCounters{Post: a.posted()}},
 	}
@@ -331,7 +331,7 @@ func (s *Server) enforcementStatus(e *enforcement) (*tetragon.TracingPolicyStatu
 	if e.err != nil {
 		st.State, st.Error = tetragon.TracingPolicyState_TP_STATE_ERROR, e.err.Error()
 	} else {
-		st.State, st.Enabled, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ENABLED, true, []string{hookName}
+		st.State, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ENABLED, []string{hookName}
 	}
 	switch e.mode {
 	case bpf.SensorModeMODE_ENFORCE:
