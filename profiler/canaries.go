@@ -35,8 +35,9 @@ func (l *learner) open(ctx context.Context, events *events) error {
 	deadline := time.Now().Add(openWithin)
 	for {
 		l.prove(ctx, events, canaryRetry)
+		_, opened := l.opened()
 		switch {
-		case l.opened():
+		case opened:
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("stopped before the window opened: %w", ctx.Err())
@@ -110,11 +111,10 @@ func (l *learner) prove(ctx context.Context, events *events, within time.Duratio
 	}
 }
 
-func (l *learner) opened() bool {
+func (l *learner) opened() (time.Time, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, open := l.fold.Opened()
-	return open
+	return l.fold.Opened()
 }
 
 func (l *learner) cameBack(res canary.Result) bool {

@@ -123,7 +123,7 @@ func (l *learner) run(ctx context.Context) error {
 		return l.finish(steady, err)
 	}
 	err := l.learn(ctx, events)
-	if !events.ended() && l.opened() {
+	if _, opened := l.opened(); opened && !events.ended() {
 		l.prove(steady, events, closeWithin)
 	}
 	return errors.Join(l.finish(steady, err), l.unload(steady, policy))
@@ -149,7 +149,7 @@ func (l *learner) learn(ctx context.Context, events *events) error {
 	}
 	from := time.Now()
 	if l.Opened != nil {
-		at, _ := l.fold.Opened()
+		at, _ := l.opened()
 		l.Opened(at)
 	}
 	beating, stop := context.WithCancel(ctx)

@@ -343,6 +343,50 @@ func TestLearnRefusesBeforeAnythingIsRecorded(t *testing.T) {
 	}
 }
 
+func TestLearnKeepsWhatCouldNotBeStored(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	l := start(t, options(t, agent, s, group))
+	if err := os.Rename(s.Path(), s.Path()+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		runIn(t, group, "/bin/true")
+	}
+	time.Sleep(2500 * time.Millisecond) // two flushes that fail
+	if err := os.Rename(s.Path()+".away", s.Path()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // and one that does not
+	rows := readRows(t, s)
+	if len(rows) != 1 {
+		t.Fatalf("%d rows, want 1", len(rows))
+	}
+	for path, row := range rows {
+		if row.Files[0].Seen != 5 {
+			t.Errorf("%s: seen %d, want 5", path, row.Files[0].Seen)
+		}
+	}
+	l.end(t)
+}
+
+func TestLearnFailsIfItsLastFlushDoes(t *testing.T) {
+	needKernel(t)
+	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	l := start(t, options(t, agent, s, group))
+	if err := os.Remove(s.Path()); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	<-l.done
+	if l.err == nil || !strings.Contains(l.err.Error(), "store the end of session") {
+		t.Errorf("error %v, want one about the last flush", l.err)
+	}
+	if left, err := agent.Policies(t.Context(), tetragon.LearnPrefix); err != nil || len(left) != 0 {
+		t.Errorf("policies left: %v, error %v", left, err)
+	}
+}
+
 func TestLearnRecordsASessionWhoseAgentWentAway(t *testing.T) {
 	needKernel(t)
 	s, group := newStore(t), makeGroup(t)

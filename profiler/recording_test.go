@@ -22,9 +22,14 @@ const recorded = "../e2e/testdata/tetragon"
 
 const uncounted = "losses and forks cannot be counted"
 
-// replay folds a recording by the rule for recordings.
-func replay(t *testing.T, name string) (*Fold, map[string]store.Evidence) {
+var decoded = map[string][]*api.GetEventsResponse{}
+
+// decode reads a recording, once for all tests.
+func decode(t *testing.T, name string) []*api.GetEventsResponse {
 	t.Helper()
+	if events, ok := decoded[name]; ok {
+		return events
+	}
 	file, err := os.Open(filepath.Join(recorded, name))
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +41,6 @@ func replay(t *testing.T, name string) (*Fold, map[string]store.Evidence) {
 			t.Fatal(err)
 		}
 	}
-	f := NewFold(Config{Session: "s", Policy: "profile-learn", Uncounted: uncounted})
 	lines := bufio.NewScanner(text)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -44,10 +48,20 @@ func replay(t *testing.T, name string) (*Fold, map[string]store.Evidence) {
 		if err := protojson.Unmarshal(lines.Bytes(), ev); err != nil {
 			t.Fatal(err)
 		}
-		f.Event(ev)
+		decoded[name] = append(decoded[name], ev)
 	}
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
+	}
+	return decoded[name]
+}
+
+// replay folds a recording by the rule for recordings.
+func replay(t *testing.T, name string) (*Fold, map[string]store.Evidence) {
+	t.Helper()
+	f := NewFold(Config{Session: "s", Policy: "profile-learn", Uncounted: uncounted})
+	for _, ev := range decode(t, name) {
+		f.Event(ev)
 	}
 	f.Finish()
 	rows := map[string]store.Evidence{}
