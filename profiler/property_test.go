@@ -13,9 +13,7 @@ type model struct {
 	of      map[uint32]*modelRun // by pid
 	open    bool
 	window  int
-	breaks  int
 	pending []*modelRun // ended since the last canary
-	losses  int
 }
 
 type modelRun struct {
