@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // actor is a program of known behaviour: it does what its arguments say, one
-// after the other, and exits 0. It is linked statically, so that its file is
+// after the other, and exits 0. With a path it is the interpreter of a script
+// of such words. It is linked statically, so that its file is
 // all there is to it.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,6 +49,16 @@ static int type_of(const char *name)
 	return SOCK_STREAM;
 }
 
+/* raw sockets of the internet families have no protocol of their own */
+static int protocol_of(const char *spec)
+{
+	if (!strcmp(spec, "inet/raw"))
+		return IPPROTO_ICMP;
+	if (!strcmp(spec, "inet6/raw"))
+		return IPPROTO_ICMPV6;
+	return 0;
+}
+
 /* family/type, such as inet/dgram; the socket stays open */
 static void open_socket(const char *spec)
 {
@@ -54,7 +69,7 @@ static void open_socket(const char *spec)
 		exit(2);
 	memcpy(family, spec, type - spec);
 	family[type - spec] = 0;
-	if (socket(family_of(family), type_of(type + 1), 0) < 0)
+	if (socket(family_of(family), type_of(type + 1), protocol_of(spec)) < 0)
 		fail("socket");
 }
 
@@ -67,7 +82,7 @@ static void *open_in_thread(void *spec)
 /* sends one byte to a port of 127.0.0.1 */
 static void send_to(const char *port, int type)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) };
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
 	int fd = socket(AF_INET, type, 0);
 
 	if (fd < 0)
@@ -120,26 +135,102 @@ static void in_thread(const char *spec)
 		fail("thread");
 }
 
-int main(int argc, char **argv)
+/* moves the process into a cgroup */
+static void enter(const char *group)
 {
-	for (int i = 1; i < argc; i++) {
-		char *op = argv[i], *arg = i + 1 < argc ? argv[i + 1] : "";
+	char path[4096];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", group);
+	f = fopen(path, "w");
+	if (!f || fputs("0", f) < 0 || fclose(f))
+		fail(path);
+}
+
+/* executes a file that has been deleted, with the rest for its arguments */
+static void exec_deleted(char **argv)
+{
+	int fd = open(argv[0], O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || unlink(argv[0]))
+		fail(argv[0]);
+	fexecve(fd, argv, environ);
+	fail(argv[0]);
+}
+
+/* executes a copy in memory, with the rest for its arguments */
+static void exec_memory(char **argv)
+{
+	int from = open(argv[0], O_RDONLY | O_CLOEXEC), to = memfd_create("memory", MFD_CLOEXEC);
+	struct stat st;
+
+	if (from < 0 || to < 0 || fstat(from, &st))
+		fail(argv[0]);
+	if (sendfile(to, from, NULL, st.st_size) != st.st_size)
+		fail("sendfile");
+	fexecve(to, argv, environ);
+	fail(argv[0]);
+}
+
+static int perform(char **argv);
+
+static void *perform_in_thread(void *argv)
+{
+	exit(perform(argv));
+}
+
+/* the rest is done by a thread that outlives the first */
+static void leave_to_thread(char **argv)
+{
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, perform_in_thread, argv))
+		fail("thread");
+	pthread_exit(NULL);
+}
+
+/* as an interpreter: does what a script says, after its first line */
+static int interpret(const char *path)
+{
+	static char text[4096], *argv[64];
+	FILE *f = fopen(path, "r");
+	char *word, *from = text;
+	int n = 0;
+
+	if (!f)
+		fail(path);
+	text[fread(text, 1, sizeof(text) - 1, f)] = 0;
+	fclose(f);
+	strsep(&from, "\n");
+	for (word = strtok(from, " \n"); word && n < 63; word = strtok(NULL, " \n"))
+		argv[n++] = word;
+	return perform(argv);
+}
+
+/* argv ends with NULL */
+static int perform(char **argv)
+{
+	for (; *argv; argv++) {
+		char *op = *argv, *arg = argv[1] ? argv[1] : "";
 
 		if (!strcmp(op, "socket")) {
-			open_socket(arg), i++;
+			open_socket(arg), argv++;
 		} else if (!strcmp(op, "thread")) {
-			in_thread(arg), i++;
+			in_thread(arg), argv++;
 		} else if (!strcmp(op, "tcp")) {
-			send_to(arg, SOCK_STREAM), i++;
+			send_to(arg, SOCK_STREAM), argv++;
 		} else if (!strcmp(op, "udp")) {
-			send_to(arg, SOCK_DGRAM), i++;
+			send_to(arg, SOCK_DGRAM), argv++;
 		} else if (!strcmp(op, "touch")) {
-			touch(arg), i++;
+			touch(arg), argv++;
 		} else if (!strcmp(op, "await")) {
-			await_file(arg), i++;
+			await_file(arg), argv++;
 		} else if (!strcmp(op, "sleep")) {
-			usleep(atof(arg) * 1e6), i++;
-		} else if (!strcmp(op, "fork")) { /* the child does the rest, the parent waits for it */
+			usleep(atof(arg) * 1e6), argv++;
+		} else if (!strcmp(op, "enter")) {
+			enter(arg), argv++;
+		} else if (!strcmp(op,
+				   "fork")) { /* the child does the rest, the parent waits for it */
 			pid_t pid = fork();
 
 			if (pid < 0)
@@ -148,20 +239,34 @@ int main(int argc, char **argv)
 				await(pid);
 				return 0;
 			}
-		} else if (!strcmp(op, "daemon")) { /* the second child does the rest, nobody waits */
+		} else if (!strcmp(op,
+				   "daemon")) { /* the second child does the rest, nobody waits */
 			if (fork())
 				return 0;
 			setsid();
 			if (fork())
 				_exit(0);
 			fclose(stdin), fclose(stdout), fclose(stderr);
+		} else if (!strcmp(op, "leave")) {
+			leave_to_thread(argv + 1);
 		} else if (!strcmp(op, "exec")) { /* with the rest for its arguments */
-			execv(arg, argv + i + 1);
+			execv(arg, argv + 1);
 			fail(arg);
+		} else if (!strcmp(op, "execdeleted")) {
+			exec_deleted(argv + 1);
+		} else if (!strcmp(op, "execmemory")) {
+			exec_memory(argv + 1);
 		} else {
 			fprintf(stderr, "actor does not know %s\n", op);
 			return 2;
 		}
 	}
 	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && strchr(argv[1], '/'))
+		return interpret(argv[1]);
+	return perform(argv + 1);
 }
