@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ type audit struct {
 
 // startAudit loads and attaches an audit policy, tells what runs already, and
 // begins to publish.
-func startAudit(p *Policy, cfg Config, publish func(*tetragon.GetEventsResponse)) (*audit, error) {
+func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEventsResponse)) (*audit, error) {
 	group, err := cgroup.Find(p.Cgroup)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func startAudit(p *Policy, cfg Config, publish func(*tetragon.GetEventsResponse)
 		return nil, err
 	}
 	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{})}
-	if a.observer, err = loadObserver(group, p.Families, cfg.RingBytes, shared); err != nil {
+	if a.observer, err = loadObserver(h, group, p.Families, cfg.RingBytes, shared); err != nil {
 		return nil, errors.Join(err, a.free())
 	}
 	clock := &clock{}
@@ -77,7 +78,7 @@ func (a *audit) attach(group cgroup.Group) error {
 	for i := range tasks {
 		a.conv.convert(&tasks[i])
 	}
-	if err := a.observer.attachSocket(group.Dir); err != nil {
+	if err := a.observer.attachSockets(group.Dir); err != nil {
 		return err
 	}
 	held, err := a.observer.iterate("observe_file")
@@ -85,20 +86,11 @@ func (a *audit) attach(group cgroup.Group) error {
 		return err
 	}
 	for _, r := range held {
-		if a.policy.sees(int32(r.Family)) {
+		if slices.Contains(a.policy.Families, int32(r.Family)) {
 			a.held = append(a.held, r)
 		}
 	}
 	return nil
-}
-
-func (p *Policy) sees(family int32) bool {
-	for _, f := range p.Families {
-		if f == family {
-			return true
-		}
-	}
-	return false
 }
 
 // ask reads what a running process was started with and where it is. It may

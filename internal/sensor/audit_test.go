@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
+	"golang.org/x/sys/unix"
 
 	"profile/internal/tetragon"
 )
@@ -114,7 +115,7 @@ open(sys.argv[1],"w").close(); sys.stdin.read()`, ready)
 		t.Errorf("the first event is of %q, flags %q; want %q that ran before", p.GetBinary(), p.GetFlags(), python)
 	}
 	held := sockets(all)
-	if len(held) != 1 || held[0].Args[0].GetIntArg() != familyInet6 || label(held[0], tetragon.LabelHeld) == nil {
+	if len(held) != 1 || held[0].Args[0].GetIntArg() != unix.AF_INET6 || label(held[0], tetragon.LabelHeld) == nil {
 		t.Errorf("sockets told: %v, want the one of AF_INET6 that is held", held)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -16,9 +15,6 @@ import (
 )
 
 const (
-	familyInet  = unix.AF_INET
-	familyInet6 = unix.AF_INET6
-
 	maxPath = 255  // bytes of a path in matchBinaries, as in a real agent (FACTS 3)
 	maxName = 253  // of a policy
 	maxMeta = 8192 // bytes of what is kept beside the pins of a policy

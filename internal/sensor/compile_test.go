@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -12,7 +13,7 @@ import (
 	"profile/internal/tetragon"
 )
 
-var sees = []int32{familyInet, familyInet6}
+var sees = []int32{unix.AF_INET, unix.AF_INET6}
 
 func compilePolicy(t *testing.T, p *tetragon.Policy) (*Policy, error) {
 	t.Helper()

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -39,6 +40,8 @@ type meta struct {
 	Level    int     `json:"level"`
 	HostOnly bool    `json:"host_only"`
 	Families []int32 `json:"families"`
+	// Programs are those that must be attached for the policy to act.
+	Programs []string `json:"programs"`
 }
 
 // stat counts one path's attempts.
@@ -47,17 +50,27 @@ type stat struct {
 	tally bpf.SensorTally
 }
 
-var (
-	enforcePrograms = []string{"enforce_exec", "enforce_fork", "enforce_socket"}
-	enforceMaps     = []string{"lists", "scopes", "walks", "verdicts", "tallies", "exec_walk"}
-)
+var enforceMaps = []string{"lists", "scopes", "walks", "verdicts", "tallies", "exec_walk"}
 
 const (
 	pinMeta    = "meta"
 	pinList    = "list"
 	pinTallies = "tallies"
 	pinLink    = "link_" // and the program's name
+
+	programCgroup = "enforce_socket"
 )
+
+// programs are those of an enforcing policy, in the order in which they are
+// attached: exec and fork first, so that the socket hooks find what a process
+// was when it was started.
+func (h hooks) programs() []string {
+	all := append([]string{"enforce_exec", "enforce_fork"}, h.enforce...)
+	if h.cgroup {
+		all = append(all, programCgroup)
+	}
+	return all
+}
 
 // lockPins opens the shared maps under the lock that every change takes.
 func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock func() error, err error) {
@@ -82,7 +95,7 @@ func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock 
 
 // loadEnforcement loads, attaches and pins an enforcing policy. It acts when
 // this returns; on an error nothing of it is left.
-func loadEnforcement(p *Policy, name string) (err error) {
+func loadEnforcement(p *Policy, h hooks, name string) (err error) {
 	group, err := cgroup.Find(p.Cgroup)
 	if err != nil {
 		return err
@@ -102,11 +115,12 @@ func loadEnforcement(p *Policy, name string) (err error) {
 		return err
 	}
 	e := &enforcement{slot: slot, dir: filepath.Join(dir, strconv.Itoa(int(slot))), meta: meta{
-		Name: p.Name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly, Families: p.Families}}
+		Name: p.Name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly,
+		Families: p.Families, Programs: h.programs()}}
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of a policy: %w", err)
 	}
-	if err := e.load(p, group, shared); err != nil {
+	if err := e.load(p, h, group, shared); err != nil {
 		return errors.Join(err, e.remove(shared))
 	}
 	return nil
@@ -128,7 +142,7 @@ func freeSlot(shared *sharedMaps) (uint32, error) {
 // load takes the steps in the order in which no observer can be misled: the
 // list, then its scope, then the number that makes observers ask anew, then
 // the hooks.
-func (e *enforcement) load(p *Policy, group cgroup.Group, shared *sharedMaps) error {
+func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *sharedMaps) error {
 	if err := e.pinMeta(); err != nil {
 		return err
 	}
@@ -141,8 +155,8 @@ func (e *enforcement) load(p *Policy, group cgroup.Group, shared *sharedMaps) er
 		return err
 	}
 	defer list.Close()
-	subset(spec, enforcePrograms, enforceMaps)
-	if err := e.setConstants(spec, p, group); err != nil {
+	subset(spec, e.Programs, enforceMaps)
+	if err := e.setConstants(spec, p, h, group); err != nil {
 		return err
 	}
 	spec.Maps["tallies"].MaxEntries = uint32(len(p.Paths)) + 1
@@ -167,12 +181,12 @@ func (e *enforcement) load(p *Policy, group cgroup.Group, shared *sharedMaps) er
 	return e.attach(coll, group)
 }
 
-func (e *enforcement) setConstants(spec *ebpf.CollectionSpec, p *Policy, group cgroup.Group) error {
+func (e *enforcement) setConstants(spec *ebpf.CollectionSpec, p *Policy, h hooks, group cgroup.Group) error {
 	if err := setScope(spec, group, p.Families); err != nil {
 		return err
 	}
 	for name, value := range map[string]any{
-		"slot": e.slot, "host_only": p.HostOnly, "can_kill": true, "errors_index": uint32(len(p.Paths)),
+		"slot": e.slot, "host_only": p.HostOnly, "can_kill": h.kill, "errors_index": uint32(len(p.Paths)),
 	} {
 		if err := setVariable(spec, name, value); err != nil {
 			return err
@@ -206,14 +220,13 @@ func (e *enforcement) makeList(spec *ebpf.CollectionSpec, paths []string) (*ebpf
 	return list, nil
 }
 
-// attach hooks exec and fork first, so that the socket hook finds what a
-// process was when it was started. Each link is let go of once it is pinned:
-// what acts is what is pinned, and nothing else.
+// attach attaches the programs in their order. Each link is let go of once it
+// is pinned: what acts is what is pinned, and nothing else.
 func (e *enforcement) attach(coll *ebpf.Collection, group cgroup.Group) error {
-	for _, name := range enforcePrograms {
+	for _, name := range e.Programs {
 		var l link.Link
 		var err error
-		if name == "enforce_socket" {
+		if name == programCgroup {
 			l, err = attachCgroup(group.Dir, coll.Programs[name])
 		} else {
 			l, err = link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
@@ -270,23 +283,7 @@ func (e *enforcement) pinMeta() error {
 // remove detaches and unpins. It goes on after an error, so that as much as
 // can be is gone, and works on what is only half there.
 func (e *enforcement) remove(shared *sharedMaps) error {
-	var errs []error
-	for i := range enforcePrograms {
-		name := enforcePrograms[len(enforcePrograms)-1-i]
-		path := filepath.Join(e.dir, pinLink+name)
-		l, err := link.LoadPinnedLink(path, nil)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			// It can still be unpinned with the directory.
-			errs = append(errs, fmt.Errorf("open %s: %w", path, err))
-			continue
-		}
-		// Unpinned first, then closed: the last reference is ours, and the
-		// hook is gone when Close returns.
-		errs = append(errs, l.Unpin(), l.Close())
-	}
+	errs := []error{e.detach()}
 	var none bpf.SensorScope
 	errs = append(errs, shared.maps["scopes"].Put(e.slot, none))
 	if err := shared.maps["lists"].Delete(e.slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -297,6 +294,31 @@ func (e *enforcement) remove(shared *sharedMaps) error {
 		return fmt.Errorf("remove policy %s: %w", e.Name, err)
 	}
 	return nil
+}
+
+// detach removes the hooks, whichever are pinned.
+func (e *enforcement) detach() error {
+	entries, err := os.ReadDir(e.dir)
+	if err != nil {
+		return fmt.Errorf("read pins: %w", err)
+	}
+	var errs []error
+	for _, entry := range slices.Backward(entries) {
+		if !strings.HasPrefix(entry.Name(), pinLink) {
+			continue
+		}
+		path := filepath.Join(e.dir, entry.Name())
+		l, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			// It can still be unpinned with the directory.
+			errs = append(errs, fmt.Errorf("open %s: %w", path, err))
+			continue
+		}
+		// Unpinned first, then closed: the last reference is ours, and the
+		// hook is gone when Close returns.
+		errs = append(errs, l.Unpin(), l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // enforcements reads what is pinned. What is only half there is listed too,
@@ -386,7 +408,7 @@ func (e *enforcement) readStats() error {
 // checkLinks finds out whether the hooks are still there. A link whose cgroup
 // was removed, or that was detached, is pinned still and does nothing.
 func (e *enforcement) checkLinks() error {
-	for _, name := range enforcePrograms {
+	for _, name := range e.Programs {
 		l, err := link.LoadPinnedLink(filepath.Join(e.dir, pinLink+name), nil)
 		if err != nil {
 			return fmt.Errorf("the hook %s is gone: %w", name, err)

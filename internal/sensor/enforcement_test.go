@@ -2,13 +2,16 @@ package sensor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
+	"golang.org/x/sys/unix"
 
 	"profile/internal/tetragon"
 )
@@ -169,13 +172,17 @@ func TestEnforcementGoesByTheNameAtExec(t *testing.T) {
 
 func TestDetachedBehindItsBackIsListedAsAnError(t *testing.T) {
 	needKernel(t)
+	if h, err := probe(); err != nil || !h.cgroup {
+		t.Logf("only links to cgroups can be detached, and this kernel's hook is %s: %v", h.name, err)
+		return
+	}
 	g := confine(t)
 	cfg := Config{Name: "sensor-test-detached", Node: "node"}
 	a := serve(t, cfg)
 	name := "profile-enforce-test"
 	load(t, a, enforcingPolicy(name, "enforce", g, "/nowhere"))
 	if err := exec.Command("bpftool", "link", "detach", "pinned",
-		filepath.Join(pinRoot(), cfg.Name, "0", pinLink+"enforce_socket")).Run(); err != nil {
+		filepath.Join(pinRoot(), cfg.Name, "0", pinLink+programCgroup)).Run(); err != nil {
 		t.Fatal(err)
 	}
 	st, err := a.Policy(t.Context(), name)
@@ -204,7 +211,57 @@ func TestHalfPinnedPolicyCanBeDeleted(t *testing.T) {
 	if err := a.Delete(t.Context(), all[0].GetName()); err != nil {
 		t.Fatal(err)
 	}
-	if root := pinRoot(); root != "" {
-		t.Errorf("%s is still there", root)
+	if _, err := os.Stat(filepath.Join(pinRoot(), cfg.Name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pins stayed: %v", err)
+	}
+}
+
+// Packet sockets, raw ones and AF_XDP, on whichever hook this kernel takes.
+func TestEnforcementReachesPacketSockets(t *testing.T) {
+	needKernel(t)
+	h, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(h.families, unix.AF_PACKET) {
+		t.Fatalf("hook %s sees no packet sockets", h.name)
+	}
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-packet", Node: "node"})
+	py, name := python(t), "profile-enforce-test"
+	p := enforcingPolicy(name, "enforce", g, py)
+	p.Spec.KProbes[0].Selectors[0].MatchArgs[0].Values = []string{"2", "10", "17", "44"}
+	load(t, a, p)
+	for kind, code := range map[string]string{
+		"packet": "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)",
+		"xdp":    "import socket; socket.socket(44, socket.SOCK_RAW, 0)",
+		"raw":    "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+	} {
+		if err := run(t, g, py, "-c", code); !killed(err) {
+			t.Errorf("%s: %v, want it killed", kind, err)
+		}
+	}
+	if k, _ := counters(t, a, name); k != 3 {
+		t.Errorf("%d kills counted of 3 sockets", k)
+	}
+}
+
+// A kernel on which no hook that refuses can kill: the socket is refused.
+func TestEnforcementRefusesWhereItCannotKill(t *testing.T) {
+	needKernel(t)
+	if err := loads("observe_socket"); err != nil {
+		t.Logf("a cgroup program cannot be tried on this kernel: %v", err)
+		return
+	}
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-deny", Node: "node", probe: func() (hooks, error) { return cgroupHooks(false, false), nil }})
+	py, name := python(t), "profile-enforce-test"
+	load(t, a, enforcingPolicy(name, "enforce", g, py))
+	refused := "import socket,sys\ntry: socket.socket()\nexcept PermissionError: sys.exit(0)\nsys.exit(1)"
+	if err := run(t, g, py, "-c", refused); err != nil {
+		t.Errorf("%v, want the socket refused and the program alive", err)
+	}
+	if k, _ := counters(t, a, name); k != 1 {
+		t.Errorf("%d refusals counted, want 1", k)
 	}
 }

@@ -31,6 +31,7 @@ type record struct {
 // observer is the kernel side of one audit policy: loaded, attached and read
 // by this process, and gone with it.
 type observer struct {
+	hooks  hooks
 	coll   *ebpf.Collection
 	links  []link.Link
 	reader *ringbuf.Reader
@@ -39,21 +40,11 @@ type observer struct {
 
 // setScope sets the constants that tell a program whom its policy is about.
 func setScope(spec *ebpf.CollectionSpec, group cgroup.Group, families []int32) error {
-	set := map[string]any{
-		"scope_id":    group.ID,
-		"scope_level": uint32(group.Level),
-		"want_inet":   false,
-		"want_inet6":  false,
-	}
+	var bits uint64
 	for _, f := range families {
-		switch f {
-		case familyInet:
-			set["want_inet"] = true
-		case familyInet6:
-			set["want_inet6"] = true
-		}
+		bits |= 1 << f
 	}
-	for name, value := range set {
+	for name, value := range map[string]any{"scope_id": group.ID, "scope_level": uint32(group.Level), "families": bits} {
 		if err := setVariable(spec, name, value); err != nil {
 			return err
 		}
@@ -95,12 +86,16 @@ func subset(spec *ebpf.CollectionSpec, programs, maps []string) {
 }
 
 // loadObserver loads the programs of an audit policy. Nothing is attached yet.
-func loadObserver(group cgroup.Group, families []int32, ring uint32, shared *sharedMaps) (*observer, error) {
+func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, shared *sharedMaps) (*observer, error) {
 	spec, err := bpf.LoadSensor()
 	if err != nil {
 		return nil, fmt.Errorf("read the sensor's object: %w", err)
 	}
-	subset(spec, []string{"observe_exec", "observe_fork", "observe_exit", "observe_socket", "observe_task", "observe_file"},
+	programs := append([]string{"observe_exec", "observe_fork", "observe_exit", "observe_task", "observe_file"}, h.observe...)
+	if h.cgroup {
+		programs = append(programs, "observe_socket")
+	}
+	subset(spec, programs,
 		[]string{"lists", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
 	if err := setScope(spec, group, families); err != nil {
 		return nil, err
@@ -110,7 +105,7 @@ func loadObserver(group cgroup.Group, families []int32, ring uint32, shared *sha
 	if err != nil {
 		return nil, fmt.Errorf("load the sensor's programs: %w", err)
 	}
-	o := &observer{coll: coll}
+	o := &observer{hooks: h, coll: coll}
 	if o.reader, err = ringbuf.NewReader(coll.Maps["events"]); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the event ring: %w", err), o.close())
 	}
@@ -122,23 +117,29 @@ func loadObserver(group cgroup.Group, families []int32, ring uint32, shared *sha
 
 // attachProcesses attaches the exec, fork and exit hooks.
 func (o *observer) attachProcesses() error {
-	for _, name := range []string{"observe_exec", "observe_fork", "observe_exit"} {
+	return o.attachTracing("observe_exec", "observe_fork", "observe_exit")
+}
+
+// attachSockets attaches the socket hooks; that of cgroups to a directory.
+func (o *observer) attachSockets(dir string) error {
+	if o.hooks.cgroup {
+		l, err := attachCgroup(dir, o.coll.Programs["observe_socket"])
+		if err != nil {
+			return err
+		}
+		o.links = append(o.links, l)
+	}
+	return o.attachTracing(o.hooks.observe...)
+}
+
+func (o *observer) attachTracing(names ...string) error {
+	for _, name := range names {
 		l, err := link.AttachTracing(link.TracingOptions{Program: o.coll.Programs[name]})
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
 		o.links = append(o.links, l)
 	}
-	return nil
-}
-
-// attachSocket attaches the socket hook to a cgroup.
-func (o *observer) attachSocket(dir string) error {
-	l, err := attachCgroup(dir, o.coll.Programs["observe_socket"])
-	if err != nil {
-		return err
-	}
-	o.links = append(o.links, l)
 	return nil
 }
 

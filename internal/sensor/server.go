@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"sort"
 	"sync"
 
@@ -36,6 +37,8 @@ type Config struct {
 	// RingBytes is the size of the event ring, a power of two of at least a
 	// page; 0 is the usual one.
 	RingBytes uint32
+
+	probe func() (hooks, error) // of another kernel, in tests
 }
 
 // Server is the sensor's side of the gRPC service. Make one with NewServer,
@@ -57,6 +60,9 @@ type Server struct {
 func NewServer(cfg Config) *Server {
 	if cfg.RingBytes == 0 {
 		cfg.RingBytes = ringBytes
+	}
+	if cfg.probe == nil {
+		cfg.probe = probe
 	}
 	return &Server{cfg: cfg, hub: newHub(), audits: map[string]*audit{}, ids: map[string]uint64{}}
 }
@@ -94,22 +100,21 @@ func (s *Server) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetr
 // GetInfo implements the service: the probes name the socket hook, the
 // families that it sees, and those that it does not.
 func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.GetInfoResponse, error) {
+	h, err := s.cfg.probe()
+	if err != nil {
+		return nil, failure(err)
+	}
 	info := &tetragon.GetInfoResponse{Version: Version, Name: names.SensorName}
 	add := func(name string, on bool) {
 		info.Probes = append(info.Probes, &tetragon.GetInfoResponse_Probe{Name: name, Enabled: wrapperspb.Bool(on)})
 	}
-	add(names.HookProbe+hookName, true)
+	add(names.HookProbe+h.name, true)
 	for _, f := range names.NetworkFamilies() {
 		n, _ := names.FamilyNumber(f)
-		add(names.FamilyProbe+f, (&Policy{Families: hookFamilies}).sees(n))
+		add(names.FamilyProbe+f, slices.Contains(h.families, n))
 	}
 	return info, nil
 }
-
-// The socket hook, and what it sees (FACTS 37).
-const hookName = "cgroup/sock_create"
-
-var hookFamilies = []int32{familyInet, familyInet6}
 
 // GetHealth implements the service.
 func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*tetragon.GetHealthStatusResponse, error) {
@@ -129,7 +134,11 @@ func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*
 
 // AddTracingPolicy implements the service.
 func (s *Server) AddTracingPolicy(_ context.Context, req *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
-	p, err := compile(req.GetYaml(), hookFamilies)
+	h, err := s.cfg.probe()
+	if err != nil {
+		return nil, failure(err)
+	}
+	p, err := compile(req.GetYaml(), h.families)
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +152,9 @@ func (s *Server) AddTracingPolicy(_ context.Context, req *tetragon.AddTracingPol
 		return nil, status.Errorf(codes.AlreadyExists, "policy %s is loaded already", p.Name)
 	}
 	if p.Enforcing {
-		err = loadEnforcement(p, s.cfg.Name)
+		err = loadEnforcement(p, h, s.cfg.Name)
 	} else {
-		err = s.addAudit(p)
+		err = s.addAudit(p, h)
 	}
 	if err != nil {
 		return nil, failure(fmt.Errorf("policy %s: %w", p.Name, err))
@@ -164,11 +173,11 @@ func failure(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-func (s *Server) addAudit(p *Policy) error {
+func (s *Server) addAudit(p *Policy, h hooks) error {
 	if len(s.audits) > 0 {
 		return errors.New("an audit policy is loaded already, and this sensor keeps one at a time")
 	}
-	a, err := startAudit(p, s.cfg, s.hub.publish)
+	a, err := startAudit(p, h, s.cfg, s.hub.publish)
 	if err != nil {
 		return err
 	}
@@ -314,7 +323,7 @@ func (s *Server) id(name string) uint64 {
 
 func (s *Server) auditStatus(a *audit) *tetragon.TracingPolicyStatus {
 	st := &tetragon.TracingPolicyStatus{
-		Id: s.id(a.policy.Name), Name: a.policy.Name, Sensors: []string{hookName},
+		Id: s.id(a.policy.Name), Name: a.policy.Name, Sensors: []string{a.observer.hooks.name},
 		State: tetragon.TracingPolicyState_TP_STATE_ENABLED, Mode: tetragon.TracingPolicyMode_TP_MODE_MONITOR_ONLY,
 		Stats: &tetragon.TracingPolicyStats{ActionCounters: &tetragon.TracingPolicyActionCounters{Post: a.posted()}},
 	}
@@ -331,7 +340,7 @@ func (s *Server) enforcementStatus(e *enforcement) (*tetragon.TracingPolicyStatu
 	if e.err != nil {
 		st.State, st.Error = tetragon.TracingPolicyState_TP_STATE_ERROR, e.err.Error()
 	} else {
-		st.State, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ENABLED, []string{hookName}
+		st.State, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ENABLED, e.Programs
 	}
 	switch e.mode {
 	case bpf.SensorModeMODE_ENFORCE:

@@ -4,8 +4,8 @@
  * taken at exec, under the name the executable has then, and handed to forked
  * children; a process that ran before is looked at when it opens its first
  * socket. They are pinned, and go on when the command that loaded them has
- * gone. bpf_send_signal in a cgroup program loads on 6.18, not on 6.12 and 6.1
- * (FACTS 23): there can_kill is false, and the socket is only refused.
+ * gone. Where a kernel takes bpf_send_signal in no hook that refuses (FACTS 23),
+ * can_kill is false, and the socket is only refused.
  */
 #ifndef PROFILE_ENFORCE_H
 #define PROFILE_ENFORCE_H
@@ -154,32 +154,86 @@ static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
 	return verdict;
 }
 
-/* Refuses the socket and kills whoever opens it, before the call returns. */
-SEC("cgroup/sock_create")
-int enforce_socket(struct bpf_sock *sk)
+/*
+ * Whether the current process may not open a socket of the family. If so it is
+ * killed, or in the monitor stage counted. A socket that another hook has
+ * counted already is not counted again.
+ */
+static __always_inline bool refuse(bool counted)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 n = slot, index = 0;
 	struct scope *scope;
 	struct tally *t;
 
-	if (!wants(sk->family) || judge(task, &index) != LISTED)
-		return 1;
-	if (host_only && !in_host_pidns(task))
-		return 1;
+	if (judge(task, &index) != LISTED || !in_scope(task) || (host_only && !in_host_pidns(task)))
+		return false;
 	scope = bpf_map_lookup_elem(&scopes, &n);
 	t = bpf_map_lookup_elem(&tallies, &index);
 	if (!scope || !t)
-		return 1;
+		return false;
 	if (scope->mode != MODE_ENFORCE) {
-		__sync_fetch_and_add(&t->would, 1);
-		t->last_would = bpf_ktime_get_boot_ns();
-		return 1;
+		if (!counted) {
+			__sync_fetch_and_add(&t->would, 1);
+			t->last_would = bpf_ktime_get_boot_ns();
+		}
+		return false;
 	}
 	if (can_kill)
 		bpf_send_signal(SIGKILL);
-	__sync_fetch_and_add(&t->kills, 1);
-	t->last_kill = bpf_ktime_get_boot_ns();
+	if (!counted) {
+		__sync_fetch_and_add(&t->kills, 1);
+		t->last_kill = bpf_ktime_get_boot_ns();
+	}
+	return true;
+}
+
+/* Refuses the socket and kills whoever opens it, before the call returns. */
+SEC("cgroup/sock_create")
+int enforce_socket(struct bpf_sock *sk)
+{
+	return !(wants(sk->family) && refuse(sk->type == SOCK_RAW && wants(AF_PACKET)));
+}
+
+/* The same for every family: see observe_create. */
+SEC("fmod_ret/security_socket_create")
+int BPF_PROG(enforce_create, int family, int type, int protocol, int kern, int ret)
+{
+	if (ret || kern || !wants(family) || !refuse(false))
+		return ret;
+	return -EPERM;
+}
+
+/* Beside the cgroup hook; it cannot refuse, and kills before the call returns: see observe_raw. */
+SEC("tp_btf/cap_capable")
+int BPF_PROG(enforce_raw, const struct cred *cred, struct user_namespace *target,
+	const struct user_namespace *capable, int cap, int ret)
+{
+	if (cap == CAP_NET_RAW)
+		refuse(false);
+	return 0;
+}
+
+/* Loaded once, to find out what this kernel takes. */
+SEC("fmod_ret/security_socket_create")
+int BPF_PROG(probe_create, int family, int type, int protocol, int kern, int ret)
+{
+	return ret;
+}
+
+SEC("cgroup/sock_create")
+int probe_kill(struct bpf_sock *sk)
+{
+	/* never so: the family does not exist */
+	if (sk->family == 63)
+		bpf_send_signal(SIGKILL);
+	return 1;
+}
+
+SEC("tp_btf/cap_capable")
+int BPF_PROG(probe_raw, const struct cred *cred, struct user_namespace *target,
+	const struct user_namespace *capable, int cap, int ret)
+{
 	return 0;
 }
 

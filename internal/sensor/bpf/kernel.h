@@ -19,6 +19,10 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
+#define SOCK_RAW 3
+#define CAP_NET_RAW 13
+#define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4
 
@@ -170,6 +174,8 @@ struct task_struct {
 	int exit_code;
 	kuid_t loginuid;
 };
+
+struct user_namespace;
 
 struct linux_binprm {
 	const char *filename;

@@ -405,7 +405,8 @@ struct socket_event {
 };
 
 /* Tells one socket. False if it could not be told. */
-static __always_inline bool tell_socket(struct task_struct *task, struct bpf_sock *sk)
+static __always_inline bool tell_socket(
+	struct task_struct *task, __u32 family, __u32 type, __u32 protocol)
 {
 	struct file *exe = exe_of(task);
 	struct socket_event *out;
@@ -432,30 +433,35 @@ static __always_inline bool tell_socket(struct task_struct *task, struct bpf_soc
 		bpf_task_storage_delete(&walks, task);
 	fill(&out->head, task, KIND_SOCKET);
 	out->head.walk = w.end;
-	out->head.family = sk->family;
-	out->head.type = sk->type;
-	out->head.protocol = sk->protocol;
+	out->head.family = family;
+	out->head.type = type;
+	out->head.protocol = protocol;
 	out->head.listed = mode;
 	bpf_ringbuf_submit(out, 0);
 	count(KIND_SOCKET, true);
 	return true;
 }
 
-/* Sees AF_INET and AF_INET6 of every type, not those that the kernel opens for itself. */
-SEC("cgroup/sock_create")
-int observe_socket(struct bpf_sock *sk)
+/* Of the families, AF_VSOCK and AF_XDP share their bits: their types differ. */
+static __always_inline __u64 socket_bit(__u32 family, __u32 type)
+{
+	__u32 slot = family == AF_INET ? 0 : family == AF_INET6 ? 1 : family == AF_PACKET ? 2 : 3;
+
+	return 1ULL << (slot * 16 + (type & 15));
+}
+
+/* Tells a socket, once for each image, family and type. */
+static __always_inline void see_socket(__u32 family, __u32 type, __u32 protocol)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 bit, now, cgroup, *number;
 	struct told *t;
 	__u32 zero = 0;
 
-	if (!wants(sk->family))
-		return 1;
 	/* Read before the lists are, so that a list swapped meanwhile is asked again. */
 	number = bpf_map_lookup_elem(&epoch, &zero);
 	now = number ? *number : 0;
-	bit = 1ULL << ((sk->family == AF_INET6 ? 16 : 0) + (sk->type & 15));
+	bit = socket_bit(family, type);
 	cgroup = cgroup_id(cgroup_of(task));
 	t = bpf_task_storage_get(&told, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (t) {
@@ -465,11 +471,48 @@ int observe_socket(struct bpf_sock *sk)
 			t->cgroup = cgroup;
 		}
 		if (t->sockets & bit)
-			return 1;
+			return;
 	}
-	if (tell_socket(task, sk) && t)
+	if (tell_socket(task, family, type, protocol) && t)
 		__sync_fetch_and_or(&t->sockets, bit);
+}
+
+/*
+ * Sees AF_INET and AF_INET6 of every type, not those that the kernel opens for
+ * itself. Loads on 6.18; on 6.12 and 6.1 a cgroup program has no task storage.
+ */
+SEC("cgroup/sock_create")
+int observe_socket(struct bpf_sock *sk)
+{
+	if (wants(sk->family))
+		see_socket(sk->family, sk->type, sk->protocol);
 	return 1;
+}
+
+/*
+ * Sees every family, in every cgroup. Loads on 6.12 and 6.1, not on 6.18 as
+ * the project's machines have it, which refuse fmod_ret.
+ */
+SEC("fmod_ret/security_socket_create")
+int BPF_PROG(observe_create, int family, int type, int protocol, int kern, int ret)
+{
+	if (!kern && wants(family) && in_scope(bpf_get_current_task_btf()))
+		see_socket(family, type, protocol);
+	return ret;
+}
+
+/*
+ * Beside the cgroup hook: AF_PACKET, AF_XDP and raw sockets need CAP_NET_RAW,
+ * and whether that is granted or not, it was asked for. The family is not to
+ * be seen. The tracepoint is in 6.18, not in 6.12 and 6.1.
+ */
+SEC("tp_btf/cap_capable")
+int BPF_PROG(observe_raw, const struct cred *cred, struct user_namespace *target,
+	const struct user_namespace *capable, int cap, int ret)
+{
+	if (cap == CAP_NET_RAW && in_scope(bpf_get_current_task_btf()))
+		see_socket(AF_PACKET, 0, 0);
+	return 0;
 }
 
 /* Processes that ran before. Their threads have the leader's image; a leader that has gone has

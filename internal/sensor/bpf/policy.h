@@ -23,7 +23,7 @@ const volatile __u32 slot;
 const volatile __u64 scope_id;	  /* id of the cgroup; unused at level 0 */
 const volatile __u32 scope_level; /* its depth; 0 is the whole machine */
 const volatile bool host_only;	  /* only processes of the first pid namespace */
-const volatile bool want_inet, want_inet6;
+const volatile __u64 families;	  /* bits by their numbers, all below 64 */
 
 struct path_key {
 	char text[SHORT_ZONE]; /* padded with zeroes: at most 255 bytes of path */
@@ -117,7 +117,7 @@ static __always_inline bool in_host_pidns(struct task_struct *task)
 
 static __always_inline bool wants(__u32 family)
 {
-	return (family == AF_INET && want_inet) || (family == AF_INET6 && want_inet6);
+	return family < 64 && (families >> family) & 1;
 }
 
 /* The path of a walk as a key; false if no policy can name it. */

@@ -162,17 +162,25 @@ const (
 	SensorMapTold           = "told"
 	SensorMapVerdicts       = "verdicts"
 	SensorMapWalks          = "walks"
+	SensorProgEnforceCreate = "enforce_create"
 	SensorProgEnforceExec   = "enforce_exec"
 	SensorProgEnforceFork   = "enforce_fork"
+	SensorProgEnforceRaw    = "enforce_raw"
 	SensorProgEnforceSocket = "enforce_socket"
+	SensorProgObserveCreate = "observe_create"
 	SensorProgObserveExec   = "observe_exec"
 	SensorProgObserveExit   = "observe_exit"
 	SensorProgObserveFile   = "observe_file"
 	SensorProgObserveFork   = "observe_fork"
+	SensorProgObserveRaw    = "observe_raw"
 	SensorProgObserveSocket = "observe_socket"
 	SensorProgObserveTask   = "observe_task"
+	SensorProgProbeCreate   = "probe_create"
+	SensorProgProbeKill     = "probe_kill"
+	SensorProgProbeRaw      = "probe_raw"
 	SensorVarCanKill        = "can_kill"
 	SensorVarErrorsIndex    = "errors_index"
+	SensorVarFamilies       = "families"
 	SensorVarGoEvent        = "go_event"
 	SensorVarGoFlag         = "go_flag"
 	SensorVarGoKind         = "go_kind"
@@ -183,8 +191,6 @@ const (
 	SensorVarScopeId        = "scope_id"
 	SensorVarScopeLevel     = "scope_level"
 	SensorVarSlot           = "slot"
-	SensorVarWantInet       = "want_inet"
-	SensorVarWantInet6      = "want_inet6"
 )
 
 // LoadSensor returns the embedded CollectionSpec for Sensor.
@@ -229,15 +235,22 @@ type SensorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorProgramSpecs struct {
+	EnforceCreate *ebpf.ProgramSpec `ebpf:"enforce_create"`
 	EnforceExec   *ebpf.ProgramSpec `ebpf:"enforce_exec"`
 	EnforceFork   *ebpf.ProgramSpec `ebpf:"enforce_fork"`
+	EnforceRaw    *ebpf.ProgramSpec `ebpf:"enforce_raw"`
 	EnforceSocket *ebpf.ProgramSpec `ebpf:"enforce_socket"`
+	ObserveCreate *ebpf.ProgramSpec `ebpf:"observe_create"`
 	ObserveExec   *ebpf.ProgramSpec `ebpf:"observe_exec"`
 	ObserveExit   *ebpf.ProgramSpec `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.ProgramSpec `ebpf:"observe_file"`
 	ObserveFork   *ebpf.ProgramSpec `ebpf:"observe_fork"`
+	ObserveRaw    *ebpf.ProgramSpec `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.ProgramSpec `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.ProgramSpec `ebpf:"observe_task"`
+	ProbeCreate   *ebpf.ProgramSpec `ebpf:"probe_create"`
+	ProbeKill     *ebpf.ProgramSpec `ebpf:"probe_kill"`
+	ProbeRaw      *ebpf.ProgramSpec `ebpf:"probe_raw"`
 }
 
 // SensorMapSpecs contains maps before they are loaded into the kernel.
@@ -264,6 +277,7 @@ type SensorMapSpecs struct {
 type SensorVariableSpecs struct {
 	CanKill       *ebpf.VariableSpec `ebpf:"can_kill"`
 	ErrorsIndex   *ebpf.VariableSpec `ebpf:"errors_index"`
+	Families      *ebpf.VariableSpec `ebpf:"families"`
 	GoEvent       *ebpf.VariableSpec `ebpf:"go_event"`
 	GoFlag        *ebpf.VariableSpec `ebpf:"go_flag"`
 	GoKind        *ebpf.VariableSpec `ebpf:"go_kind"`
@@ -274,8 +288,6 @@ type SensorVariableSpecs struct {
 	ScopeId       *ebpf.VariableSpec `ebpf:"scope_id"`
 	ScopeLevel    *ebpf.VariableSpec `ebpf:"scope_level"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
-	WantInet      *ebpf.VariableSpec `ebpf:"want_inet"`
-	WantInet6     *ebpf.VariableSpec `ebpf:"want_inet6"`
 }
 
 // SensorObjects contains all objects after they have been loaded into the kernel.
@@ -335,6 +347,7 @@ func (m *SensorMaps) Close() error {
 type SensorVariables struct {
 	CanKill       *ebpf.Variable `ebpf:"can_kill"`
 	ErrorsIndex   *ebpf.Variable `ebpf:"errors_index"`
+	Families      *ebpf.Variable `ebpf:"families"`
 	GoEvent       *ebpf.Variable `ebpf:"go_event"`
 	GoFlag        *ebpf.Variable `ebpf:"go_flag"`
 	GoKind        *ebpf.Variable `ebpf:"go_kind"`
@@ -345,36 +358,48 @@ type SensorVariables struct {
 	ScopeId       *ebpf.Variable `ebpf:"scope_id"`
 	ScopeLevel    *ebpf.Variable `ebpf:"scope_level"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
-	WantInet      *ebpf.Variable `ebpf:"want_inet"`
-	WantInet6     *ebpf.Variable `ebpf:"want_inet6"`
 }
 
 // SensorPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorPrograms struct {
+	EnforceCreate *ebpf.Program `ebpf:"enforce_create"`
 	EnforceExec   *ebpf.Program `ebpf:"enforce_exec"`
 	EnforceFork   *ebpf.Program `ebpf:"enforce_fork"`
+	EnforceRaw    *ebpf.Program `ebpf:"enforce_raw"`
 	EnforceSocket *ebpf.Program `ebpf:"enforce_socket"`
+	ObserveCreate *ebpf.Program `ebpf:"observe_create"`
 	ObserveExec   *ebpf.Program `ebpf:"observe_exec"`
 	ObserveExit   *ebpf.Program `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.Program `ebpf:"observe_file"`
 	ObserveFork   *ebpf.Program `ebpf:"observe_fork"`
+	ObserveRaw    *ebpf.Program `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.Program `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.Program `ebpf:"observe_task"`
+	ProbeCreate   *ebpf.Program `ebpf:"probe_create"`
+	ProbeKill     *ebpf.Program `ebpf:"probe_kill"`
+	ProbeRaw      *ebpf.Program `ebpf:"probe_raw"`
 }
 
 func (p *SensorPrograms) Close() error {
 	return _SensorClose(
+		p.EnforceCreate,
 		p.EnforceExec,
 		p.EnforceFork,
+		p.EnforceRaw,
 		p.EnforceSocket,
+		p.ObserveCreate,
 		p.ObserveExec,
 		p.ObserveExit,
 		p.ObserveFile,
 		p.ObserveFork,
+		p.ObserveRaw,
 		p.ObserveSocket,
 		p.ObserveTask,
+		p.ProbeCreate,
+		p.ProbeKill,
+		p.ProbeRaw,
 	)
 }
 

@@ -1,0 +1,96 @@
+package sensor
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"profile/internal/sensor/bpf"
+)
+
+// hooks are what this kernel takes: which programs see and refuse sockets, and
+// so which families are seen.
+type hooks struct {
+	name     string // as sessions record it
+	families []int32
+	observe  []string // programs that see sockets, the cgroup's left out
+	enforce  []string
+	cgroup   bool // cgroup/sock_create is among them
+	kill     bool // what refuses can kill as well
+}
+
+const (
+	hookCreate = "fmod_ret/security_socket_create"
+	hookCgroup = "cgroup/sock_create"
+	hookRaw    = "tp_btf/cap_capable"
+)
+
+// createHooks see every family, and refuse and kill in one place.
+func createHooks() hooks {
+	return hooks{
+		name:     hookCreate,
+		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP},
+		observe:  []string{"observe_create"}, enforce: []string{"enforce_create"}, kill: true,
+	}
+}
+
+// cgroupHooks see AF_INET and AF_INET6; raw says that CAP_NET_RAW is seen
+// beside them, and with it AF_PACKET and AF_XDP.
+func cgroupHooks(kill, raw bool) hooks {
+	h := hooks{name: hookCgroup, families: []int32{unix.AF_INET, unix.AF_INET6}, cgroup: true, kill: kill}
+	if raw {
+		h.name += " " + hookRaw
+		h.families = append(h.families, unix.AF_PACKET, unix.AF_XDP)
+		h.observe, h.enforce = []string{"observe_raw"}, []string{"enforce_raw"}
+	}
+	return h
+}
+
+// probe finds out by loading what this kernel takes: versions do not tell
+// (FACTS 23). It does so once.
+var probe = sync.OnceValues(func() (hooks, error) {
+	if attaches("probe_create") == nil {
+		return createHooks(), nil
+	}
+	killErr := loads("probe_kill")
+	if err := loads("observe_socket"); err != nil {
+		return hooks{}, fmt.Errorf("this kernel takes neither %s nor %s: %w", hookCreate, hookCgroup, err)
+	}
+	return cgroupHooks(killErr == nil, attaches("probe_raw") == nil), nil
+})
+
+// loads tries to load one program.
+func loads(name string) error {
+	coll, err := loadOne(name)
+	if err != nil {
+		return err
+	}
+	coll.Close()
+	return nil
+}
+
+// attaches tries to load and attach one tracing program.
+func attaches(name string) error {
+	coll, err := loadOne(name)
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	l, err := link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func loadOne(name string) (*ebpf.Collection, error) {
+	spec, err := bpf.LoadSensor()
+	if err != nil {
+		return nil, fmt.Errorf("read the sensor's object: %w", err)
+	}
+	subset(spec, []string{name}, []string{"lists", "scopes", "epoch", "walks", "events", "delivered", "told"})
+	return ebpf.NewCollection(spec)
+}
