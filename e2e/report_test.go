@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -20,6 +21,15 @@ type (
 	reportDoc struct {
 		Schema      int
 		Executables []reportRow
+		Sessions    []struct {
+			From, To time.Time
+			Families []string
+			Gaps     []struct {
+				From, To time.Time
+				Cause    string
+				Count    int
+			}
+		}
 	}
 	reportRow struct {
 		Scope, Path, Verdict string
@@ -42,7 +52,10 @@ type (
 	planDoc struct {
 		Schema  int
 		Enforce []string
-		Held    []struct{ Path, Why string }
+		Held    []struct {
+			Path, Why  string
+			PathBase64 string `json:"path_base64"`
+		}
 	}
 	statusDoc struct {
 		Stage     string
@@ -192,7 +205,9 @@ func cmdHeld(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	doc := plan(ts)
 	for _, h := range doc.Held {
-		if h.Path == path {
+		whole, err := base64.StdEncoding.DecodeString(h.PathBase64)
+		ts.Check(err)
+		if h.Path == path || string(whole) == path {
 			if !strings.Contains(h.Why, args[1]) {
 				ts.Fatalf("%s is held: %q, want %q", path, h.Why, args[1])
 			}
