@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,9 +21,10 @@ func learnCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "learn",
 		Usage:     "record which programs start, and which open network sockets",
-		UsageText: "profile [--db PATH] learn [--for 1d] [--cgroup PATH] [--only GLOB]…",
+		UsageText: "profile [--db PATH] learn [--for 1d] [--cgroup PATH] [--only GLOB]… [-- COMMAND…]",
 		Description: "Until --for is over, or Ctrl-C. Nothing is killed or refused while learning.\n" +
-			"Learning again into the same database adds to it.",
+			"Learning again into the same database adds to it. With a COMMAND that is run in a cgroup\n" +
+			"of its own, learned alone, and its exit code passed on.",
 		Flags: []cli.Flag{
 			durationFlag("for", "learn for `D`, such as 8h, 1d or 1w; without it until Ctrl-C", 0),
 			agentFlag("auto"),
@@ -45,20 +48,59 @@ func findCgroup(c *cli.Context) (cgroup.Group, error) {
 }
 
 func learn(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
+	if err := checkLearn(c); err != nil {
 		return err
 	}
-	if c.IsSet("for") && getDuration(c, "for") == 0 {
-		return usagef("--for needs a duration longer than 0, such as 1d")
+	if c.NArg() == 0 {
+		group, err := findCgroup(c)
+		if err != nil {
+			return err
+		}
+		shown := newProgress(os.Stderr)
+		return learnIn(c, c.Context, group, shown.opened, shown)
 	}
-	if err := checkGlobs("only", c.StringSlice("only")); err != nil {
+	if err := canSense(); err != nil {
 		return err
 	}
-	path, err := dbPath(c)
+	command, err := newCommand(c.Args().Slice())
 	if err != nil {
 		return err
 	}
-	group, err := findCgroup(c)
+	// Until the command runs a signal ends learning; from then on only the
+	// command's own end does.
+	ctx, end := context.WithCancel(context.WithoutCancel(c.Context))
+	defer end()
+	stop := context.AfterFunc(c.Context, end)
+	shown := newProgress(os.Stderr)
+	err = learnIn(c, ctx, command.group, func(at time.Time) {
+		shown.opened(at)
+		if stop() {
+			command.start(end)
+		}
+	}, nil)
+	if err != nil {
+		return errors.Join(err, command.wait())
+	}
+	return command.wait()
+}
+
+func checkLearn(c *cli.Context) error {
+	if c.IsSet("for") && getDuration(c, "for") == 0 {
+		return usagef("--for needs a duration longer than 0, such as 1d")
+	}
+	if c.NArg() > 0 && !slices.Contains(os.Args, "--") {
+		return usagef("learn takes no argument %q: a command to learn stands behind --", c.Args().First())
+	}
+	if c.NArg() > 0 && c.IsSet("cgroup") {
+		return usagef("--cgroup does not go with a command, which gets a cgroup of its own")
+	}
+	return checkGlobs("only", c.StringSlice("only"))
+}
+
+// learnIn learns in a cgroup. With a command there is no progress: the
+// terminal is the command's.
+func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened func(time.Time), shown *progress) (err error) {
+	path, err := dbPath(c)
 	if err != nil {
 		return err
 	}
@@ -70,19 +112,23 @@ func learn(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer os.Remove(dir) // an enforce may have its canaries there: then it stays
 	agent, err := connect(c.Context, c.String("agent"), path)
 	if err != nil {
 		return err
 	}
-	shown := newProgress(os.Stderr)
-	session, err := profiler.Learn(c.Context, profiler.Options{
+	o := profiler.Options{
 		Agent: agent, Store: st, Group: group, Only: c.StringSlice("only"), For: getDuration(c, "for"),
-		KeepArgs: c.Bool("keep-args"), CanaryDir: dir,
-		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Opened: shown.opened, Progress: shown.show,
-	})
-	shown.end()
+		KeepArgs: c.Bool("keep-args"), CanaryDir: dir, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Opened: opened,
+	}
+	if shown != nil {
+		o.Progress = shown.show
+	}
+	session, err := profiler.Learn(ctx, o)
 	err = errors.Join(err, agent.Close())
+	if shown != nil {
+		shown.end()
+	}
 	if session != nil && !session.Ended.IsZero() {
 		fmt.Fprintf(os.Stderr, "learned for %s (%s); %d gaps; profile report shows it\n",
 			session.Awake.Round(time.Second), session.End, len(session.Gaps))

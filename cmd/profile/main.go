@@ -42,6 +42,10 @@ func report(err error) int {
 	if err == nil {
 		return exitDone
 	}
+	var code codeError
+	if errors.As(err, &code) && code == err {
+		return code.code // the command has said for itself what went wrong
+	}
 	fmt.Fprintf(os.Stderr, "profile: %s\n", explain(err))
 	var usage usageError
 	if errors.As(err, &usage) || errors.Is(err, enforcer.ErrUsage) {

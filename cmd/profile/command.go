@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"profile/internal/cgroup"
+)
+
+// command is the COMMAND of learn: it runs in a cgroup of its own, on this
+// terminal, and its end is the end of the session.
+type command struct {
+	args  []string
+	group cgroup.Group
+
+	cmd  *exec.Cmd
+	err  error         // why it could not be started
+	done chan struct{} // closed when it has ended; nil if it was not started
+}
+
+// codeError passes on how a command ended.
+type codeError struct{ code int }
+
+func (e codeError) Error() string { return fmt.Sprintf("the command exits %d", e.code) }
+
+// newCommand makes the command's cgroup, below that of this process.
+func newCommand(args []string) (*command, error) {
+	parent, err := ownGroup()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(parent.Dir, "profile-learn-")
+	if err != nil {
+		return nil, fmt.Errorf("make a cgroup for the command: %w", err)
+	}
+	group, err := cgroup.Find(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return &command{args: args, group: group}, nil
+}
+
+// ownGroup is the cgroup of this process. One that has controllers enabled
+// takes no processes in its children's place; then it is the root.
+func ownGroup() (cgroup.Group, error) {
+	raw, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return cgroup.Group{}, fmt.Errorf("find the own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			if g, err := cgroup.Find(path); err == nil {
+				return g, nil
+			}
+		}
+	}
+	return cgroup.Root()
+}
+
+// start runs the command, and calls ended when it is over or could not be
+// started. It forwards what is sent to this process alone.
+func (c *command) start(ended func()) {
+	dir, err := os.Open(c.group.Dir)
+	if err != nil {
+		c.err = err
+		ended()
+		return
+	}
+	defer dir.Close()
+	c.cmd = exec.Command(c.args[0], c.args[1:]...)
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, forwarded()...)
+	if c.err = c.cmd.Start(); c.err != nil {
+		signal.Stop(signals)
+		ended()
+		return
+	}
+	c.done = make(chan struct{})
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = c.cmd.Wait() // how it ended is in ProcessState
+	}()
+	go func() {
+		defer close(c.done)
+		defer signal.Stop(signals)
+		for {
+			select {
+			case s := <-signals:
+				_ = c.cmd.Process.Signal(s) // it may have ended
+			case <-exited:
+				ended()
+				return
+			}
+		}
+	}()
+}
+
+// forwarded are the signals that the command does not get by itself. Those of
+// a terminal reach both, and the command judges them; they are caught here all
+// the same, since what is ignored would be ignored by the command as well.
+func forwarded() []os.Signal {
+	all := []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGQUIT)
+		return all
+	}
+	return append(all, syscall.SIGINT, syscall.SIGQUIT)
+}
+
+// wait waits for the command and removes its cgroup. What the command left
+// running there is moved to the cgroup above.
+func (c *command) wait() error {
+	if c.done != nil {
+		<-c.done
+	}
+	err := c.removeGroup()
+	switch {
+	case c.err != nil:
+		return errors.Join(fmt.Errorf("start the command: %w", c.err), err)
+	case c.cmd == nil || err != nil:
+		return err
+	}
+	ws := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case ws.Signaled():
+		return codeError{128 + int(ws.Signal())} // as a shell has it
+	case ws.ExitStatus() != 0:
+		return codeError{ws.ExitStatus()}
+	}
+	return nil
+}
+
+func (c *command) removeGroup() error {
+	above := filepath.Join(filepath.Dir(c.group.Dir), "cgroup.procs")
+	var err error
+	for range 100 {
+		if err = os.Remove(c.group.Dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		pids, _ := os.ReadFile(filepath.Join(c.group.Dir, "cgroup.procs"))
+		for _, pid := range strings.Fields(string(pids)) {
+			_ = os.WriteFile(above, []byte(pid), 0) // it may have ended
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("remove the command's cgroup: %w", err)
+}
