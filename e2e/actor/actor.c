@@ -107,6 +107,21 @@ static void await(pid_t pid)
 	}
 }
 
+/* as fork, but the parent exits 0 only if the child is killed */
+static void fork_victim(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		fail("fork");
+	if (!pid)
+		return;
+	if (waitpid(pid, &status, 0) < 0)
+		fail("waitpid");
+	exit(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : 4);
+}
+
 static void touch(const char *path)
 {
 	FILE *f = fopen(path, "w");
@@ -247,6 +262,8 @@ static int perform(char **argv)
 			if (fork())
 				_exit(0);
 			fclose(stdin), fclose(stdout), fclose(stderr);
+		} else if (!strcmp(op, "victim")) {
+			fork_victim();
 		} else if (!strcmp(op, "leave")) {
 			leave_to_thread(argv + 1);
 		} else if (!strcmp(op, "exec")) { /* with the rest for its arguments */
