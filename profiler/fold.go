@@ -135,6 +135,12 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 		f.probe(k, at)
 	case tetragon.CallFork:
 		f.fork(k, at)
+	case tetragon.CallLeave:
+		// What it does from here on is not seen: time that was not watched.
+		if q := f.lookup(k.GetProcess(), at); q != nil {
+			q.run.unsure = true
+			f.spanned(q.run)
+		}
 	case tetragon.CallSocketCreate:
 		f.socketHook = true
 		f.socket(k, at)

@@ -15,7 +15,7 @@ type run struct {
 	seen    bool // its exec was, within a window
 	unseen  bool // counted as one whose start was not seen
 	crossed bool // counted as one that crosses unwatched time
-	unsure  bool // an exit of its processes was lost
+	unsure  bool // an exit of its processes was lost, or one of them left the cgroup
 	ended   bool // before its executable was known
 	held    bool // its exec waits for its executable
 	canary  bool

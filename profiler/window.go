@@ -147,7 +147,8 @@ func (f *Fold) openWindow(at int64) {
 	}
 }
 
-// spanned marks a run that was alive when a window opened.
+// spanned marks a run that was alive when a window opened, or that was watched
+// no longer.
 func (f *Fold) spanned(r *run) {
 	switch {
 	case r.canary || r.unseen || r.crossed:

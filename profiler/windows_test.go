@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"profile/internal/tetragon"
 	"profile/store"
 )
 
@@ -144,6 +145,19 @@ func TestARunCrossesOnce(t *testing.T) {
 	if n := len(w.session().Windows); n != 4 {
 		t.Errorf("%d windows, want 4", n)
 	}
+}
+
+func TestARunThatLeavesTheCgroupCrosses(t *testing.T) {
+	w := newWorld(t).open()
+	w.runs(1, "/bin/stays")
+	w.exec(2, "/bin/leaves")
+	w.fork(2, 3)
+	w.kprobe(tetragon.CallLeave, w.who(3), nil, nil, testPolicy)
+	w.kprobe(tetragon.CallLeave, w.who(2), nil, nil, testPolicy)
+	w.exit(2, 3)
+	w.canary()
+	w.want("/bin/stays", count{Seen: 1, Complete: 1, Clean: 1})
+	w.want("/bin/leaves", count{Seen: 1, Crossed: 1})
 }
 
 func TestABreakAtTheEndSpoilsNothing(t *testing.T) {

@@ -203,6 +203,33 @@ func TestAuditTellsWhatCameIntoTheCgroupWithoutAnExec(t *testing.T) {
 	}
 }
 
+func TestAuditTellsWhatLeftTheCgroup(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-left", Node: "node"})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	above := filepath.Join(filepath.Dir(g.Dir), "cgroup.procs")
+	if err := run(t, g, "/bin/sh", "-c", "echo $$ >"+above+"; exec /bin/true"); err != nil {
+		t.Fatal(err)
+	}
+	var story []string
+	for _, ev := range upTo(exited("/bin/sh")) {
+		if k := ev.GetProcessKprobe(); k != nil {
+			story = append(story, k.FunctionName)
+		}
+		if e := ev.GetProcessExec(); e != nil {
+			story = append(story, "exec "+e.Process.Binary)
+		}
+	}
+	want := "security_bprm_committing_creds,exec /bin/sh,cgroup_attach_task"
+	if got := strings.Join(story, ","); got != want {
+		t.Errorf("told %s, want %s and the end of the shell: what it executes outside is not of the cgroup", got, want)
+	}
+}
+
 func TestAuditPolicyIsOneAndGoesWithTheSensor(t *testing.T) {
 	needKernel(t)
 	g := confine(t)

@@ -68,6 +68,10 @@ func (c *converter) convert(r *record) {
 		if p := c.table.exit(r); p != nil {
 			c.sendExit(r, p)
 		}
+	case bpf.SensorKindKIND_LEFT:
+		if p := c.table.get(r.Pid, r.Start); p != nil && c.policy.Details {
+			c.sendKprobe(r, p, names.CallLeave, nil, nil)
+		}
 	case bpf.SensorKindKIND_SOCKET, bpf.SensorKindKIND_HELD:
 		if c.policy.Sockets {
 			c.sendKprobe(r, c.table.find(r), names.CallSocketCreate, []*tetragon.KprobeArgument{

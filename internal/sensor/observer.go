@@ -95,6 +95,9 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 	if h.cgroup {
 		programs = append(programs, "observe_socket")
 	}
+	if group.Level > 0 {
+		programs = append(programs, "observe_leave")
+	}
 	subset(spec, programs,
 		[]string{"lists", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
 	if err := setScope(spec, group, families); err != nil {
@@ -117,7 +120,11 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 
 // attachProcesses attaches the exec, fork and exit hooks.
 func (o *observer) attachProcesses() error {
-	return o.attachTracing("observe_exec", "observe_fork", "observe_exit")
+	names := []string{"observe_exec", "observe_fork", "observe_exit"}
+	if o.coll.Programs["observe_leave"] != nil {
+		names = append(names, "observe_leave")
+	}
+	return o.attachTracing(names...)
 }
 
 // attachSockets attaches the socket hooks; that of cgroups to a directory.

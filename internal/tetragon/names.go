@@ -11,6 +11,11 @@ const (
 	CallSocketCreate = "security_socket_create"         // args: family, type, protocol, kern
 	CallExec         = "security_bprm_committing_creds" // arg 0: linux_binprm
 	CallFork         = "wake_up_new_task"               // arg 0 twice: pid, then tgid of the new task
+
+	// CallLeave is no hook that a policy asks for: with OptionCgroup and
+	// OptionDetails the embedded sensor tells by it that a process has left
+	// the cgroup, so that what it does is seen no more.
+	CallLeave = "cgroup_attach_task"
 )
 
 // Options of a policy. OptionMode is Tetragon's own (since v1.4); the others
@@ -61,6 +66,7 @@ var families = []struct {
 }
 
 var types = map[int32]string{
+	0:                   "unknown", // where only a check of CAP_NET_RAW was seen
 	unix.SOCK_STREAM:    "stream",
 	unix.SOCK_DGRAM:     "dgram",
 	unix.SOCK_RAW:       "raw",

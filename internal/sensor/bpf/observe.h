@@ -15,7 +15,8 @@ enum kind {
 	KIND_SOCKET = 4,
 	KIND_TASK = 5, /* from the iterator: it ran before */
 	KIND_HELD = 6, /* from the iterator: a socket already open */
-	KINDS = 7,
+	KIND_LEFT = 7, /* the process has left the cgroup of the policy */
+	KINDS = 8,
 };
 
 enum flag {
@@ -214,6 +215,26 @@ static __always_inline bool track(struct task_struct *task, bool inside, bool *f
 	return true;
 }
 
+/* Follows a process no longer. True if it was followed. */
+static __always_inline bool forget(struct task_struct *leader)
+{
+	struct told *t = scope_level ? bpf_task_storage_get(&told, leader, 0, 0) : NULL;
+	bool tracked = t && t->tracked;
+
+	if (tracked)
+		bpf_task_storage_delete(&told, leader);
+	return tracked;
+}
+
+static __always_inline void tell_end(struct task_struct *task, __u32 code)
+{
+	struct event e = {};
+
+	fill(&e, task, KIND_EXIT);
+	e.code = code;
+	post(&e);
+}
+
 /* The path of the executable, and the header before it. Returns where the whole begins. */
 static __always_inline __u32 build_head(struct build *b, struct event *e, struct task_struct *task)
 {
@@ -287,8 +308,12 @@ int BPF_PROG(observe_exec, struct task_struct *task, pid_t old_pid, struct linux
 	const char *name, *interp;
 	bool fresh = false;
 
-	if (!track(task, in_scope(task), &fresh))
+	if (!in_scope(task)) {
+		if (forget(task->group_leader))
+			tell_end(task, 0);
 		return 0;
+	}
+	track(task, true, &fresh);
 	/* What was told is told of the image that has just gone. */
 	if (scope_level) {
 		struct told *t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
@@ -364,14 +389,32 @@ int BPF_PROG(observe_fork, struct task_struct *parent, struct task_struct *child
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(observe_exit, struct task_struct *task)
 {
-	struct event e = {};
+	struct signal_struct *signal = task->signal;
 	bool fresh = false;
 
-	if (task->signal->live.counter || !track(task, in_scope(task), &fresh) || fresh)
+	if (signal->live.counter || !track(task, in_scope(task), &fresh) || fresh)
 		return 0;
-	fill(&e, task, KIND_EXIT);
-	e.code = task->signal->flags & SIGNAL_GROUP_EXIT ? task->signal->group_exit_code
-							 : task->exit_code;
+	tell_end(task,
+		signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code);
+	return 0;
+}
+
+/*
+ * What it does outside is not seen, so that it is told; an exec there is the
+ * end of the image that was followed.
+ */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(observe_leave, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	struct event e = {};
+	struct told *t;
+
+	if (in_scope(task))
+		return 0;
+	t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
+	if (!t || !t->tracked)
+		return 0;
+	fill(&e, task, KIND_LEFT);
 	post(&e);
 	return 0;
 }

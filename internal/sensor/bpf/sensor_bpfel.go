@@ -75,7 +75,8 @@ const (
 	SensorKindKIND_SOCKET SensorKind = 4
 	SensorKindKIND_TASK   SensorKind = 5
 	SensorKindKIND_HELD   SensorKind = 6
-	SensorKindKINDS       SensorKind = 7
+	SensorKindKIND_LEFT   SensorKind = 7
+	SensorKindKINDS       SensorKind = 8
 )
 
 type SensorMode uint32
@@ -172,6 +173,7 @@ const (
 	SensorProgObserveExit   = "observe_exit"
 	SensorProgObserveFile   = "observe_file"
 	SensorProgObserveFork   = "observe_fork"
+	SensorProgObserveLeave  = "observe_leave"
 	SensorProgObserveRaw    = "observe_raw"
 	SensorProgObserveSocket = "observe_socket"
 	SensorProgObserveTask   = "observe_task"
@@ -245,6 +247,7 @@ type SensorProgramSpecs struct {
 	ObserveExit   *ebpf.ProgramSpec `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.ProgramSpec `ebpf:"observe_file"`
 	ObserveFork   *ebpf.ProgramSpec `ebpf:"observe_fork"`
+	ObserveLeave  *ebpf.ProgramSpec `ebpf:"observe_leave"`
 	ObserveRaw    *ebpf.ProgramSpec `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.ProgramSpec `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.ProgramSpec `ebpf:"observe_task"`
@@ -374,6 +377,7 @@ type SensorPrograms struct {
 	ObserveExit   *ebpf.Program `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.Program `ebpf:"observe_file"`
 	ObserveFork   *ebpf.Program `ebpf:"observe_fork"`
+	ObserveLeave  *ebpf.Program `ebpf:"observe_leave"`
 	ObserveRaw    *ebpf.Program `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.Program `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.Program `ebpf:"observe_task"`
@@ -394,6 +398,7 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveExit,
 		p.ObserveFile,
 		p.ObserveFork,
+		p.ObserveLeave,
 		p.ObserveRaw,
 		p.ObserveSocket,
 		p.ObserveTask,
