@@ -35,22 +35,25 @@ func of(ts *testscript.TestScript) *script { return ts.Value(key{}).(*script) }
 const within = 20 * time.Second
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"in":      cmdIn,
-	"learn":   cmdLearn,
-	"stop":    cmdStop,
-	"server":  cmdServer,
-	"sees":    cmdSees,
-	"verdict": cmdVerdict,
-	"runs":    cmdRuns,
-	"network": cmdNetwork,
-	"entry":   cmdEntry,
-	"attempt": cmdAttempt,
-	"absent":  cmdAbsent,
-	"held":    cmdHeld,
-	"plan":    cmdPlan,
-	"kills":   cmdKills,
-	"exit":    cmdExit,
-	"await":   cmdAwait,
+	"in":       cmdIn,
+	"learn":    cmdLearn,
+	"learned":  cmdLearned,
+	"server":   cmdServer,
+	"sees":     cmdSees,
+	"verdict":  cmdVerdict,
+	"runs":     cmdRuns,
+	"network":  cmdNetwork,
+	"entry":    cmdEntry,
+	"attempt":  cmdAttempt,
+	"absent":   cmdAbsent,
+	"held":     cmdHeld,
+	"plan":     cmdPlan,
+	"kills":    cmdKills,
+	"exit":     cmdExit,
+	"await":    cmdAwait,
+	"ended":    cmdEnded,
+	"clean":    cmdClean,
+	"sabotage": cmdSabotage,
 }
 
 // end kills what is left in the cgroup, takes off what is in force, and
@@ -72,16 +75,19 @@ func (s *script) end() {
 		release.Run()
 	}
 	for range 200 {
-		if err := os.Remove(s.cgroup); err == nil || errors.Is(err, os.ErrNotExist) {
+		for _, group := range append(s.below(), s.cgroup) {
+			os.Remove(group)
+		}
+		if _, err := os.Stat(s.cgroup); errors.Is(err, os.ErrNotExist) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// inside makes a command that starts inside the script's cgroup.
-func (s *script) inside(ts *testscript.TestScript, args []string) *exec.Cmd {
-	dir, err := os.Open(s.cgroup)
+// inside makes a command that starts inside the script's cgroup, or one below.
+func (s *script) inside(ts *testscript.TestScript, below string, args []string) *exec.Cmd {
+	dir, err := os.Open(filepath.Join(s.cgroup, below))
 	ts.Check(err)
 	ts.Defer(func() { dir.Close() })
 	name := args[0]
@@ -102,12 +108,12 @@ func (s *script) inside(ts *testscript.TestScript, args []string) *exec.Cmd {
 	return cmd
 }
 
-// in [-as ARGV0] [-n TIMES] [-bg | -killed | -any] PROGRAM ARG… runs a program
-// inside the cgroup. It must exit 0; with -killed it must die of SIGKILL, with
+// in [-as ARGV0] [-at GROUP] [-n TIMES] [-bg | -killed | -any] PROGRAM ARG…
+// runs a program inside the cgroup, or a group that was made below it. It must exit 0; with -killed it must die of SIGKILL, with
 // -any it may end as it likes, with ! it must exit otherwise than 0.
 func cmdIn(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
-	times, as, want := 1, "", "ok"
+	times, as, at, want := 1, "", "", "ok"
 	if neg {
 		want = "failure"
 	}
@@ -115,6 +121,8 @@ func cmdIn(ts *testscript.TestScript, neg bool, args []string) {
 		switch args[0] {
 		case "-as":
 			as, args = args[1], args[1:]
+		case "-at":
+			at, args = args[1], args[1:]
 		case "-n":
 			n, err := strconv.Atoi(args[1])
 			ts.Check(err)
@@ -127,7 +135,7 @@ func cmdIn(ts *testscript.TestScript, neg bool, args []string) {
 		args = args[1:]
 	}
 	for range times {
-		cmd := s.inside(ts, args)
+		cmd := s.inside(ts, at, args)
 		if as != "" {
 			cmd.Args = append([]string{as}, args[1:]...)
 		}
@@ -193,9 +201,9 @@ func cmdLearn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop [-kill] ends the learner, by Ctrl-C, and it must exit 0; with -kill by
-// SIGKILL.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// learned [-kill] ends the learner, by Ctrl-C, and it must exit 0; with -kill by
+// SIGKILL. (stop is a command of testscript, which ends the script.)
+func cmdLearned(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	l := s.learner
 	if l == nil {
