@@ -74,9 +74,11 @@ type Tally struct {
 
 // Bounds of what one tally keeps, so that memory is bounded by executables.
 const (
-	MaxUnseen  = 16
-	MaxEntries = 64
-	MaxArgs    = 16
+	MaxUnseen       = 16
+	MaxEntries      = 64
+	MaxArgs         = 16
+	MaxProtocols    = 8 // of one use
+	MaxDestinations = 5 // of one use
 )
 
 // Going sums up seen runs that are still going.
@@ -104,14 +106,38 @@ type Entry struct {
 }
 
 // Use is network use of one family and type. Runs counts the runs that opened
-// such a socket, not sockets.
+// such a socket, or used one that they had not opened; it does not count
+// sockets.
 type Use struct {
 	Family string    `msgpack:"f"` // inet, inet6, packet, …
 	Type   string    `msgpack:"t"` // stream, dgram, raw, …
 	Runs   uint64    `msgpack:"r"`
 	First  time.Time `msgpack:"a"`
 	Last   time.Time `msgpack:"z"`
+
+	// Protocols are those asked for, as numbers of socket(2), 0 being the
+	// default of the type; sorted, at most MaxProtocols.
+	Protocols []uint32 `msgpack:"p,omitempty"`
+	// Reach is what the sockets were used for. It is empty where a socket was
+	// opened and no more is known: Session.Reach says whether it would be.
+	Reach Reach `msgpack:"e,omitempty"`
+	// Destinations are examples of where ReachOut went, "address:port" as
+	// net/netip writes it; sorted, at most MaxDestinations.
+	Destinations []string `msgpack:"d,omitempty"`
+	// Inherited counts the runs that used a socket which they had not opened:
+	// inherited, passed over AF_UNIX, or socket-activated.
+	Inherited uint64 `msgpack:"h,omitempty"`
 }
+
+// Reach is a set of the ways in which sockets were used.
+type Reach uint8
+
+// The ways, as far as a hook of connect, send or bind tells them.
+const (
+	ReachLoopback Reach = 1 << iota // connected or sent to an address of this machine's loopback
+	ReachListen                     // bound to a port, to be reached
+	ReachOut                        // connected or sent to any other address
+)
 
 // Attempt is a socket opened, or tried, by a listed executable. Stage is the
 // stage of the generation that listed it: monitor or enforce.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -15,6 +18,10 @@ import (
 
 // ErrNotDatabase is returned for a file that is not a database of profile.
 var ErrNotDatabase = errors.New("not a database of profile")
+
+// ErrUnsafe is returned for a database that others than its user and root can
+// write or replace: what is in it decides what is killed.
+var ErrUnsafe = errors.New("others can write it")
 
 // ErrBusy is returned when another process holds the database for too long.
 // Nothing was done; the call may be made again.
@@ -89,8 +96,10 @@ func open(path string, writable bool) (*file, error) {
 				return nil, err
 			}
 			var err error
-			f.os, err = os.OpenFile(name, flag&^os.O_CREATE, 0)
-			return f.os, err
+			if f.os, err = os.OpenFile(name, flag&^os.O_CREATE, 0); err != nil {
+				return nil, err
+			}
+			return f.os, checkAccess(f.os)
 		},
 	}
 	err := guard(func() (err error) {
@@ -123,6 +132,44 @@ func checkFile(name string) error {
 		return fmt.Errorf("%w: it is empty", ErrNotDatabase)
 	case info.Size() < smallest:
 		return fmt.Errorf("%w: it has only %d bytes", ErrNotDatabase, info.Size())
+	}
+	return nil
+}
+
+// checkAccess refuses a file that others could have written or replaced. Of the
+// directories above it only the nearest is looked at.
+func checkAccess(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil {
+		err = checkOwner("file", info)
+	}
+	if err != nil {
+		return err
+	}
+	return checkDir(filepath.Dir(f.Name()))
+}
+
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return checkOwner("directory", info)
+}
+
+func checkOwner(what string, info fs.FileInfo) error {
+	perm, owner := info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
+	if info.IsDir() && info.Mode()&fs.ModeSticky != 0 {
+		perm &^= 0o022 // others can add files there, and replace none
+	}
+	if owner.Gid == 0 {
+		perm &^= 0o020
+	}
+	switch {
+	case perm&0o022 != 0:
+		return fmt.Errorf("%w: its %s has mode %04o", ErrUnsafe, what, info.Mode().Perm())
+	case owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+		return fmt.Errorf("%w: its %s belongs to user %d", ErrUnsafe, what, owner.Uid)
 	}
 	return nil
 }

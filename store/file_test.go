@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,7 +166,7 @@ func TestOtherFilesAreNotDatabases(t *testing.T) {
 
 func TestANewerSchemaIsRefused(t *testing.T) {
 	s := newStore(t)
-	raw(t, s, metaBucket, schemaKey, []byte("2"))
+	raw(t, s, metaBucket, schemaKey, strconv.AppendInt(nil, schema+1, 10))
 	_, opened := Open(s.Path())
 	_, created := Create(s.Path())
 	for call, err := range map[string]error{
@@ -174,9 +175,63 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		"Update": s.Update(context.Background(), readAll),
 	} {
 		var newer *SchemaError
-		if !errors.As(err, &newer) || *newer != (SchemaError{Have: 2, Know: 1}) {
-			t.Errorf("%s: error %v, want the schemas 2 and 1", call, err)
+		if !errors.As(err, &newer) || *newer != (SchemaError{Have: schema + 1, Know: schema}) {
+			t.Errorf("%s: error %v, want the schemas %d and %d", call, err, schema+1, schema)
 		}
+	}
+}
+
+func TestADatabaseThatOthersCanWriteIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("needs root")
+		}
+		t.Skip("files of another user need root")
+	}
+	const other = 12345
+	for name, test := range map[string]struct {
+		change func(dir, file string) error
+		unsafe bool
+	}{
+		"a file that all can write": {func(dir, file string) error { return os.Chmod(file, 0o602) }, true},
+		"a file that its group can write": {func(dir, file string) error {
+			return errors.Join(os.Chown(file, 0, other), os.Chmod(file, 0o660))
+		}, true},
+		"a file that root's group can write": {func(dir, file string) error { return os.Chmod(file, 0o660) }, false},
+		"a file that all can read":           {func(dir, file string) error { return os.Chmod(file, 0o644) }, false},
+		"a file of another user":             {func(dir, file string) error { return os.Chown(file, other, 0) }, true},
+		"a directory that all can write":     {func(dir, file string) error { return os.Chmod(dir, 0o777) }, true},
+		"a directory such as /tmp":           {func(dir, file string) error { return os.Chmod(dir, 0o777|os.ModeSticky) }, false},
+		"a directory of another user":        {func(dir, file string) error { return os.Chown(dir, other, 0) }, true},
+		"a sticky directory of another user": {func(dir, file string) error {
+			return errors.Join(os.Chown(dir, other, 0), os.Chmod(dir, 0o755|os.ModeSticky))
+		}, true},
+		"a directory that all can read":         {func(dir, file string) error { return os.Chmod(dir, 0o755) }, false},
+		"a directory that only root can search": {func(dir, file string) error { return os.Chmod(dir, 0o700) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			if err := test.change(filepath.Dir(s.Path()), s.Path()); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Open(s.Path())
+			if errors.Is(err, ErrUnsafe) != test.unsafe || err != nil && !test.unsafe {
+				t.Errorf("error %v, want it refused: %v", err, test.unsafe)
+			}
+		})
+	}
+}
+
+func TestNoDatabaseIsMadeWhereOthersCanWrite(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(filepath.Join(dir, "profile.db")); !errors.Is(err, ErrUnsafe) {
+		t.Errorf("error %v, want %v", err, ErrUnsafe)
+	}
+	if names := list(t, dir); len(names) > 0 {
+		t.Errorf("left %q behind", names)
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -9,7 +10,16 @@ import (
 
 // schema is the version of what the buckets hold. Whatever changes the fields
 // of a row, one more among them, raises it.
-const schema = 1
+const schema = 2
+
+// migrations bring the rows of a schema, the index, up to the next one. They
+// run in one transaction with the number's change. What has none needs none:
+// schema 2 only added fields, which are unknown in rows of schema 1.
+var migrations = map[int]func(*bbolt.Tx) error{}
+
+// errOlder is returned for rows of an older schema, in a transaction that
+// cannot write.
+var errOlder = errors.New("the rows are of an older schema")
 
 var (
 	metaBucket        = []byte("meta")
@@ -43,21 +53,39 @@ func writeSchema(b *bbolt.Tx) error {
 	return meta.Put(schemaKey, strconv.AppendInt(nil, schema, 10))
 }
 
-// checkSchema finds out whether the rows can be read. It is asked in each
-// transaction: a newer profile may have come between two of them.
-func checkSchema(b *bbolt.Tx) error {
+// readSchema gives the schema of the rows, which is one that this profile
+// knows. It is asked in each transaction: a newer profile may have come between
+// two of them.
+func readSchema(b *bbolt.Tx) (int, error) {
 	meta := b.Bucket(metaBucket)
 	if meta == nil {
-		return fmt.Errorf("%w: a bbolt file without the bucket %q", ErrNotDatabase, metaBucket)
+		return 0, fmt.Errorf("%w: a bbolt file without the bucket %q", ErrNotDatabase, metaBucket)
 	}
 	text := meta.Get(schemaKey)
 	have, err := strconv.ParseUint(string(text), 10, 31)
 	switch {
 	case err != nil || have == 0:
-		return fmt.Errorf("%w: its schema is %.20q", ErrNotDatabase, text)
+		return 0, fmt.Errorf("%w: its schema is %.20q", ErrNotDatabase, text)
 	case have > schema:
-		return &SchemaError{Have: int(have), Know: schema}
+		return 0, &SchemaError{Have: int(have), Know: schema}
 	}
-	// Older schemas are brought up to date here, once there are any.
-	return nil
+	return int(have), nil
+}
+
+// migrate brings rows of an older schema up to date, if b can write.
+func migrate(b *bbolt.Tx, have int) error {
+	if have == schema {
+		return nil
+	}
+	if !b.Writable() {
+		return errOlder
+	}
+	for ; have < schema; have++ {
+		if step := migrations[have]; step != nil {
+			if err := step(b); err != nil {
+				return fmt.Errorf("bring schema %d up to %d: %w", have, have+1, err)
+			}
+		}
+	}
+	return b.Bucket(metaBucket).Put(schemaKey, strconv.AppendInt(nil, schema, 10))
 }

@@ -25,6 +25,9 @@ type Session struct {
 	// NoSocketHook says that nothing of the socket hook was ever seen, so
 	// that the session proves nothing.
 	NoSocketHook bool `msgpack:"nohook,omitempty"`
+	// Reach says that connect, send and bind were watched too, so that a use
+	// without a Reach was a socket that nothing was done with.
+	Reach bool `msgpack:"reach,omitempty"`
 }
 
 // Window is time proven to be watched.
@@ -73,6 +76,11 @@ type Generation struct {
 	MinRuns    uint64        `msgpack:"minruns"`
 	MinWatch   time.Duration `msgpack:"minwatch"`
 	AcceptGaps bool          `msgpack:"acceptgaps,omitempty"`
+	// LearnedSince and Wider are what the plan was told besides; Sessions are
+	// those that it considered, sorted.
+	LearnedSince time.Time `msgpack:"learnedsince,omitempty"`
+	Wider        bool      `msgpack:"wider,omitempty"`
+	Sessions     []string  `msgpack:"sessions,omitempty"`
 
 	Since time.Time `msgpack:"since"`           // when it was loaded
 	Ended time.Time `msgpack:"ended,omitempty"` // when it was taken off

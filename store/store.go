@@ -52,8 +52,9 @@ func Create(path string) (*Store, error) {
 }
 
 // Open opens a database that exists. The error is fs.ErrNotExist if it does
-// not, ErrNotDatabase if the file is something else, a *SchemaError if a newer
-// profile wrote it, and ErrBusy if another process held it for 10 s.
+// not, ErrNotDatabase if the file is something else, ErrUnsafe if others can
+// write it, a *SchemaError if a newer profile wrote it, and ErrBusy if another
+// process held it for 10 s.
 func Open(path string) (*Store, error) {
 	name, err := filepath.Abs(path)
 	if err == nil {
@@ -79,7 +80,21 @@ func (s *Store) Path() string { return s.path }
 // error is ErrBusy, or that of ctx. While fn runs nobody can write, so fn
 // should read and return, and print later. An error of fn is returned as it
 // is. Neither View nor Update may be called from within fn.
+//
+// The first View of a database that an older profile wrote brings it up to
+// date, for which it must be writable.
 func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
+	err := s.view(ctx, fn)
+	if errors.Is(err, errOlder) {
+		if err = s.Update(ctx, func(*Tx) error { return nil }); err != nil {
+			return fmt.Errorf("an older profile wrote this database, and it must be brought up to date once: %w", err)
+		}
+		err = s.view(ctx, fn)
+	}
+	return err
+}
+
+func (s *Store) view(ctx context.Context, fn func(*Tx) error) error {
 	return s.with(ctx, false, func(b *bbolt.Tx) error {
 		tx, err := newTx(b)
 		if err != nil {
@@ -114,6 +129,9 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 func initialise(path string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := checkDir(dir); err != nil {
 		return err
 	}
 	temp, err := os.CreateTemp(dir, ".profile-new-*")

@@ -26,7 +26,8 @@ type Tx struct {
 func newTx(b *bbolt.Tx) (*Tx, error) {
 	tx := new(Tx)
 	err := guard(func() error {
-		if err := checkSchema(b); err != nil {
+		have, err := readSchema(b)
+		if err != nil {
 			return err
 		}
 		tx.evidence = b.Bucket(evidenceBucket)
@@ -35,7 +36,7 @@ func newTx(b *bbolt.Tx) (*Tx, error) {
 		if tx.evidence == nil || tx.sessions == nil || tx.generations == nil {
 			return fmt.Errorf("%w: a bucket is missing", ErrNotDatabase)
 		}
-		return nil
+		return migrate(b, have)
 	})
 	if err != nil {
 		return nil, err

@@ -51,6 +51,8 @@ func nextStep(err error) string {
 		return "It was written by a newer profile: use that one."
 	case errors.Is(err, store.ErrNotDatabase):
 		return "Name a database of profile with --db, or a file that does not exist yet."
+	case errors.Is(err, store.ErrUnsafe):
+		return "What it says decides what is killed: make it root's, file and directory writable by nobody else, if you trust what is in it."
 	case errors.Is(err, store.ErrBusy):
 		return "Try again in a moment."
 	case errors.Is(err, syscall.ENOSPC):

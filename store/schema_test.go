@@ -1,0 +1,131 @@
+package store
+
+import (
+	"compress/gzip"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+)
+
+// oldDatabase unpacks a database that the profile of a schema wrote.
+func oldDatabase(t *testing.T, schema int) string {
+	t.Helper()
+	packed, err := os.Open("testdata/schema-" + strconv.Itoa(schema) + ".db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	r, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "profile.db")
+	if err := os.WriteFile(name, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// inSchema1 is what testdata/schema-1.db.gz was filled with.
+func inSchema1() (rows []Evidence, s Session, g Generation) {
+	at := func(m int) time.Time { return time.Date(2026, 11, 24, 18, m, 0, 5000, time.UTC) }
+	for i := range 8 {
+		rows = append(rows, *realistic(i))
+	}
+	e := realistic(99)
+	e.Attempts = []Attempt{{Family: "inet", Type: "stream", Stage: StageEnforce, Count: 3, First: at(1), Last: at(2)}}
+	e.Files[0].Going = Going{Clean: 1, Touched: 1, Oldest: at(1), Newest: at(1), OldestAny: at(0), NewestAny: at(1)}
+	e.Files[0].Unseen, e.Files[0].UnseenCount = []Process{{PID: 77, Start: at(0)}}, 2
+	e.Files[0].Args = []string{"--secret"}
+	e.Files[0].Entries[1].Script = true
+	rows = append(rows, *e)
+	s = Session{ID: "20261124t180601-1a2b3c4d", Agent: "embedded", Version: "0.1.0", BootID: "b", Hook: "cgroup/sock_create",
+		Families: []string{"inet", "inet6"}, Unwatched: []string{"vsock"}, Cgroup: "/", Only: []string{"/usr/**"}, Started: at(0), Ended: at(30), End: "interrupted",
+		Windows: []Window{{From: at(1), To: at(30)}}, Awake: 29 * time.Minute, Gaps: []Gap{{From: at(3), To: at(4), Cause: "the ring was full", Count: 7}}}
+	g = Generation{N: 3, Policy: "profile-enforce-x-g3", State: StateLoaded, Stage: StageMonitor, Agent: "embedded", Cgroup: "/",
+		Paths: []string{"/usr/bin/a"}, Families: []string{"inet"}, Files: map[string]FileID{"/usr/bin/a": {Dev: 1, Ino: 2, Size: 3, CtimeNS: 4}},
+		MinRuns: 2, MinWatch: time.Hour, AcceptGaps: true, Since: at(31), Tried: at(32), Kills: []Kill{{Path: "/usr/bin/a", Would: 4, LastWould: at(40)}}}
+	return rows, s, g
+}
+
+func schemaOf(t *testing.T, name string) string {
+	t.Helper()
+	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var have string
+	err = db.View(func(tx *bbolt.Tx) error {
+		have = string(tx.Bucket(metaBucket).Get(schemaKey))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return have
+}
+
+func TestSchema1IsBroughtUpToDate(t *testing.T) {
+	rows, session, generation := inSchema1()
+	for call, first := range map[string]func(*Store) error{
+		"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },
+		"Create": func(s *Store) (err error) { _, err = Create(s.path); return err },
+		"View":   func(s *Store) error { return s.View(context.Background(), readAll) },
+		"Update": func(s *Store) error { return s.Update(context.Background(), readAll) },
+	} {
+		t.Run(call, func(t *testing.T) {
+			s := &Store{path: oldDatabase(t, 1), wait: wait}
+			if have := schemaOf(t, s.path); have != "1" {
+				t.Fatalf("the file has schema %s, want 1", have)
+			}
+			if err := first(s); err != nil {
+				t.Fatal(err)
+			}
+			if have := schemaOf(t, s.path); have != strconv.Itoa(schema) {
+				t.Errorf("it has schema %s now, want %d", have, schema)
+			}
+			view(t, s, func(tx *Tx) error {
+				for _, want := range rows {
+					got, err := tx.Evidence(want.Key.Path)
+					if err != nil {
+						return err
+					}
+					if diff := cmp.Diff([]Evidence{want}, got, exact); diff != "" {
+						t.Error(diff)
+					}
+				}
+				sessions, err := tx.Sessions()
+				if diff := cmp.Diff([]Session{session}, sessions, exact); diff != "" || err != nil {
+					t.Error(err, diff)
+				}
+				generations, err := tx.Generations()
+				if diff := cmp.Diff([]Generation{generation}, generations, exact); diff != "" || err != nil {
+					t.Error(err, diff)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestAnUpdateThatFailsBringsNothingUpToDate(t *testing.T) {
+	s := &Store{path: oldDatabase(t, 1), wait: wait}
+	if err := s.Update(context.Background(), func(*Tx) error { return io.EOF }); err != io.EOF {
+		t.Fatalf("error %v, want %v", err, io.EOF)
+	}
+	if have := schemaOf(t, s.path); have != "1" {
+		t.Errorf("it has schema %s, want 1", have)
+	}
+}
