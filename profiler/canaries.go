@@ -89,6 +89,9 @@ func (l *learner) beat(ctx context.Context, events *events) {
 // prove sends one canary and waits until it has come back, for so long at most
 // after it has ended.
 func (l *learner) prove(ctx context.Context, events *events, within time.Duration) bool {
+	l.mu.Lock()
+	last := l.fold.LastCanary()
+	l.mu.Unlock()
 	res, err := l.bird.Run(ctx, l.Group)
 	l.mu.Lock()
 	l.canaryErr = err
@@ -96,7 +99,7 @@ func (l *learner) prove(ctx context.Context, events *events, within time.Duratio
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	for {
-		if err == nil && l.cameBack(res) {
+		if err == nil && l.cameBack(res, last) {
 			return true
 		}
 		select {
@@ -117,8 +120,8 @@ func (l *learner) opened() (time.Time, bool) {
 	return l.fold.Opened()
 }
 
-func (l *learner) cameBack(res canary.Result) bool {
+func (l *learner) cameBack(res canary.Result, last int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.fold.CanaryBack(uint32(res.PID), res.Started)
+	return l.fold.CanaryBack(uint32(res.PID), res.Started, last)
 }

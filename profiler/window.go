@@ -191,14 +191,19 @@ func (f *Fold) Opened() (time.Time, bool) { return wall(f.windows.from), f.windo
 // Returned counts the canaries that have come back.
 func (f *Fold) Returned() uint64 { return f.windows.returns }
 
+// LastCanary is when, by the agent's clock, the last canary that came back was
+// started; 0 before the first.
+func (f *Fold) LastCanary() int64 { return f.windows.canary }
+
 // CanaryBack reports whether the canary has come back that was started at a
-// time as the process pid, or a later one.
-func (f *Fold) CanaryBack(pid uint32, started time.Time) bool {
+// time as the process pid, or a later one. last is what LastCanary said before
+// it was started.
+func (f *Fold) CanaryBack(pid uint32, started time.Time, last int64) bool {
 	// The pid is another where this process has a pid namespace of its own;
 	// then the times must do, which the agent's clock makes inexact.
 	const slack = int64(5e6)
 	w := &f.windows
-	return w.returns > 0 && (w.canary >= started.UnixNano()-slack || w.canaryPID == pid)
+	return w.returns > 0 && (w.canaryPID == pid || w.canary > last && w.canary >= started.UnixNano()-slack)
 }
 
 // Missing says in plain words what was not seen of any canary.

@@ -38,16 +38,19 @@ func TestAWindowOpensWhenAWholeCanaryHasComeBack(t *testing.T) {
 func TestCanaryBackIsAboutTheOneThatWasSent(t *testing.T) {
 	w := newWorld(t).open()
 	first := w.next - 2
-	sent := w.now.Add(10 * time.Millisecond)
-	if !w.f.CanaryBack(first, w.now.Add(-time.Hour)) || !w.f.CanaryBack(first, sent) {
+	sent, last := w.now.Add(10*time.Millisecond), w.f.LastCanary()
+	if !w.f.CanaryBack(first, w.now.Add(-time.Hour), last) || !w.f.CanaryBack(first, sent, last) {
 		t.Error("the canary that came back is not known by its pid")
 	}
-	if w.f.CanaryBack(7, sent) {
+	if w.f.CanaryBack(7, sent, last) {
 		t.Error("a canary sent later has come back before it was sent")
+	}
+	if w.f.CanaryBack(7, w.now.Add(-time.Minute), last) {
+		t.Error("with a clock that is off, one that came back before stands for one sent later")
 	}
 	w.pass(20 * time.Millisecond)
 	w.canary()
-	if !w.f.CanaryBack(7, sent) {
+	if !w.f.CanaryBack(7, sent, last) {
 		t.Error("a later canary does not stand for one sent before")
 	}
 }

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,10 +24,30 @@ func bootNow() int64 {
 
 func (c *clock) wall(boot uint64) time.Time {
 	if now := bootNow(); now >= c.next {
-		c.offset = time.Now().UnixNano() - now
+		c.offset = offset()
 		c.next = now + int64(time.Second)
 	}
 	return time.Unix(0, int64(boot)+c.offset)
+}
+
+// offset reads both clocks at one moment, as near as it gets: on a busy machine
+// this thread can stand still for long between one and the other.
+func offset() int64 {
+	const near = 20_000 // ns
+	var best int64
+	least := int64(math.MaxInt64)
+	for range 10 {
+		before := bootNow()
+		wall := time.Now().UnixNano()
+		apart := bootNow() - before
+		if apart < least {
+			least, best = apart, wall-before-apart/2
+		}
+		if apart < near {
+			break
+		}
+	}
+	return best
 }
 
 func (c *clock) stamp(boot uint64) *timestamppb.Timestamp {
