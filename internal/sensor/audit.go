@@ -25,6 +25,7 @@ const idle = 100 * time.Millisecond
 // reads it. Stop it once.
 type audit struct {
 	policy   *Policy
+	owner    uint64 // the connection whose learner it is for; 0 is nobody's
 	observer *observer
 	pins     *pinDir
 	shared   *sharedMaps

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
@@ -228,6 +229,66 @@ func TestAuditTellsWhatLeftTheCgroup(t *testing.T) {
 	if got := strings.Join(story, ","); got != want {
 		t.Errorf("told %s, want %s and the end of the shell: what it executes outside is not of the cgroup", got, want)
 	}
+}
+
+// Two learners at one agent: each gets its own events, once.
+func TestAuditEventsAreForWhoeverAskedForThem(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	lis, err := Listen(path, "", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- NewServer(Config{Name: "sensor-test-two", Node: "node"}).Serve(ctx, lis) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	dial := func() *tetragon.Agent {
+		a, err := tetragon.Dial(t.Context(), "unix://"+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	one, two := dial(), dial()
+	defer two.Close()
+	upTo := collect(t, two)
+	if err := one.Add(t.Context(), auditPolicy("profile-learn-one", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Add(t.Context(), auditPolicy("profile-learn-two", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, "/bin/true"); err != nil {
+		t.Fatal(err)
+	}
+	execs := 0
+	for _, ev := range upTo(exited("/bin/true")) {
+		if ev.GetProcessExec() != nil {
+			execs++
+		}
+	}
+	if execs != 1 {
+		t.Errorf("%d execs told, want the one", execs)
+	}
+	one.Close()
+	for range 200 {
+		all, err := two.Policies(t.Context(), tetragon.LearnPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 1 && all[0].GetName() == "profile-learn-two" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the audit policy of a learner that has gone is still loaded")
 }
 
 func TestAuditPolicyIsOneAndGoesWithTheSensor(t *testing.T) {

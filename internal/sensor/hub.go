@@ -15,24 +15,41 @@ import (
 // names are shared.
 const queueLength = 1 << 16
 
-// hub hands each event to every subscriber. One that is slow loses events, and
-// is told so; it holds up nobody.
+// hub hands each event to every subscriber that it is for. One that is slow
+// loses events, and is told so; it holds up nobody.
+//
+// A learner's audit policy has an observer of its own, whose events are for
+// the connection that added it alone: two learners at one agent would else get
+// every exec twice. The events of any other audit policy are for all others.
 type hub struct {
 	mu     sync.Mutex
 	subs   map[*subscriber]bool
+	owners map[uint64]bool // connections with an audit policy of their own
 	closed bool
 }
 
 type subscriber struct {
+	conn    uint64
 	queue   chan *tetragon.GetEventsResponse
 	gone    chan struct{} // closed with the hub
 	dropped uint64        // guarded by the hub
 }
 
-func newHub() *hub { return &hub{subs: map[*subscriber]bool{}} }
+func newHub() *hub { return &hub{subs: map[*subscriber]bool{}, owners: map[uint64]bool{}} }
 
-func (h *hub) subscribe() *subscriber {
-	s := &subscriber{queue: make(chan *tetragon.GetEventsResponse, queueLength), gone: make(chan struct{})}
+// own says whether a connection has an audit policy of its own.
+func (h *hub) own(conn uint64, does bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if does {
+		h.owners[conn] = true
+	} else {
+		delete(h.owners, conn)
+	}
+}
+
+func (h *hub) subscribe(conn uint64) *subscriber {
+	s := &subscriber{conn: conn, queue: make(chan *tetragon.GetEventsResponse, queueLength), gone: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -60,11 +77,15 @@ func (h *hub) close() {
 	}
 }
 
-func (h *hub) publish(ev *tetragon.GetEventsResponse) {
+// publish hands out an event of an audit policy that a connection owns, or
+// that nobody does (0).
+func (h *hub) publish(owner uint64, ev *tetragon.GetEventsResponse) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.subs {
-		s.offer(ev)
+		if s.conn == owner || owner == 0 && !h.owners[s.conn] {
+			s.offer(ev)
+		}
 	}
 }
 

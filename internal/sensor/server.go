@@ -69,7 +69,8 @@ func NewServer(cfg Config) *Server {
 
 // Serve answers on a listener until the context ends, and closes the server.
 func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	tracked := &conns{ended: s.hangUp}
+	srv := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.StatsHandler(tracked))
 	tetragon.RegisterFineGuidanceSensorsServer(srv, s)
 	stop := context.AfterFunc(ctx, func() {
 		s.hub.close()
@@ -77,7 +78,24 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	})
 	defer stop()
 	err := srv.Serve(lis)
+	srv.Stop()
+	tracked.wg.Wait()
 	return errors.Join(err, s.close())
+}
+
+// hangUp takes off the audit policies of a learner that has gone.
+func (s *Server) hangUp(conn uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, a := range s.audits {
+		if a.owner == conn {
+			delete(s.audits, name)
+			// There is nobody left to tell; the observer's links are gone with
+			// their descriptors whatever the error.
+			_ = a.stop()
+		}
+	}
+	s.hub.own(conn, false)
 }
 
 func (s *Server) close() error {
@@ -132,8 +150,10 @@ func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*
 	return &tetragon.GetHealthStatusResponse{HealthStatus: []*tetragon.HealthStatus{h}}, nil
 }
 
-// AddTracingPolicy implements the service.
-func (s *Server) AddTracingPolicy(_ context.Context, req *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
+// AddTracingPolicy implements the service. An audit policy with
+// names.OptionDetails is a learner's: it is taken off when the connection that
+// added it ends, and its events are for that one alone.
+func (s *Server) AddTracingPolicy(ctx context.Context, req *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
 	h, err := s.cfg.probe()
 	if err != nil {
 		return nil, failure(err)
@@ -154,7 +174,7 @@ func (s *Server) AddTracingPolicy(_ context.Context, req *tetragon.AddTracingPol
 	if p.Enforcing {
 		err = loadEnforcement(p, h, s.cfg.Name)
 	} else {
-		err = s.addAudit(p, h)
+		err = s.addAudit(ctx, p, h)
 	}
 	if err != nil {
 		return nil, failure(fmt.Errorf("policy %s: %w", p.Name, err))
@@ -173,14 +193,25 @@ func failure(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-func (s *Server) addAudit(p *Policy, h hooks) error {
-	if len(s.audits) > 0 {
-		return errors.New("an audit policy is loaded already, and this sensor keeps one at a time")
+func (s *Server) addAudit(ctx context.Context, p *Policy, h hooks) error {
+	var owner uint64
+	if p.Details {
+		owner = connOf(ctx)
 	}
-	a, err := startAudit(p, h, s.cfg, s.hub.publish)
+	for _, other := range s.audits {
+		if other.owner == owner {
+			return fmt.Errorf("audit policy %s is loaded already, and this sensor keeps one at a time for a client", other.policy.Name)
+		}
+	}
+	if owner != 0 {
+		s.hub.own(owner, true)
+	}
+	a, err := startAudit(p, h, s.cfg, func(ev *tetragon.GetEventsResponse) { s.hub.publish(owner, ev) })
 	if err != nil {
+		s.hub.own(owner, false)
 		return err
 	}
+	a.owner = owner
 	s.audits[p.Name] = a
 	return nil
 }
@@ -223,6 +254,7 @@ func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTrac
 	name := req.GetName()
 	if a := s.audits[name]; a != nil {
 		delete(s.audits, name)
+		s.hub.own(a.owner, false)
 		if err := a.stop(); err != nil {
 			return nil, failure(fmt.Errorf("policy %s: %w", name, err))
 		}
@@ -379,7 +411,7 @@ func (s *Server) GetEvents(req *tetragon.GetEventsRequest, stream grpc.ServerStr
 	case req.GetAggregationOptions() != nil:
 		return refusal("aggregation_options", "this sensor aggregates nothing")
 	}
-	sub := s.hub.subscribe()
+	sub := s.hub.subscribe(connOf(stream.Context()))
 	defer s.hub.unsubscribe(sub)
 	// The headers tell the client that it is subscribed.
 	if err := stream.SendHeader(nil); err != nil {
