@@ -12,9 +12,6 @@ import (
 	"profile/store"
 )
 
-// recording is the agent of a session that was read from recorded events.
-const recording = "recording"
-
 // considered are the sessions that a judgement considers.
 type considered struct {
 	t        Thresholds
@@ -81,7 +78,7 @@ func (c *considered) places() []string {
 	var places []string
 	for _, id := range c.ids {
 		place := "from a recording"
-		if s := c.sessions[id]; s.Agent != recording {
+		if s := c.sessions[id]; s.Agent != store.Recording {
 			place = "in " + tellCgroup(s.Cgroup)
 		}
 		if !slices.Contains(places, place) {
@@ -94,7 +91,7 @@ func (c *considered) places() []string {
 // covers reports whether what runs in the cgroup ran under the session's eyes.
 // A recording does not say of which machine it is.
 func (s *session) covers(cgroup string) bool {
-	return s.Agent != recording && contains(s.Cgroup, cgroup)
+	return s.Agent != store.Recording && contains(s.Cgroup, cgroup)
 }
 
 // end is when the session ended; while it is live, or if it was killed, where

@@ -340,7 +340,7 @@ func TestPlanHoldsWhatRestsOnNarrowerSessions(t *testing.T) {
 
 func TestPlanTakesARecordingForNoCoverage(t *testing.T) {
 	s := newScene(t)
-	s.sessions[0].Agent = recording
+	s.sessions[0].Agent = store.Recording
 	file := s.learned("tool", runs(1))
 	_, err := s.plan()
 	var coverage *CoverageError

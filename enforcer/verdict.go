@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"profile/store"
@@ -151,6 +152,10 @@ func (c *considered) weigh(v *Verdict, rows []store.Evidence) {
 			}
 		}
 	}
+	if strings.HasPrefix(path, store.Unresolved) {
+		v.Kind = Unproven
+		v.Reasons = append(v.Reasons, "name not resolved")
+	}
 	if len(gaps) > 0 {
 		v.Kind = Unproven
 		v.Reasons = append(v.Reasons, gaps...)
@@ -206,9 +211,9 @@ type weight struct {
 	crossed  uint64
 	seen     uint64
 	unseen   uint64
-	long     bool // a run still going was watched for long enough
-	short    bool // another was not
-	noHook   bool
+	long     bool   // a run still going was watched for long enough
+	short    bool   // another was not
+	noHook   string // what has no socket hook, "" if all have
 }
 
 // gather weighs the tallies of one file; those of an unknown file are taken
@@ -227,7 +232,10 @@ func (c *considered) gather(rows []store.Evidence, file store.FileID) weight {
 			w.rows = true
 			w.network = w.network || len(tally.Network) > 0
 			if s.NoSocketHook {
-				w.noHook = true
+				w.noHook = "the session has no socket hook"
+				if s.Agent == store.Recording {
+					w.noHook = "the record has no socket hook"
+				}
 				continue
 			}
 			w.seen += tally.Seen
@@ -269,8 +277,8 @@ func (w weight) verdict(t Thresholds) (kind string, reasons []string) {
 // tooFew says why there are not enough runs.
 func (w weight) tooFew(t Thresholds) []string {
 	var reasons []string
-	if w.noHook {
-		reasons = append(reasons, "the session has no socket hook")
+	if w.noHook != "" {
+		reasons = append(reasons, w.noHook)
 	}
 	switch {
 	case !w.rows:

@@ -24,10 +24,16 @@ func isCanary(path string) bool {
 	}
 	is, err := canary.Is(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		dir := filepath.Base(filepath.Dir(path))
-		return strings.HasSuffix(dir, ".canary") || strings.HasPrefix(dir, "canary-") || strings.HasPrefix(dir, "profile-canary-")
+		return seemsCanary(path)
 	}
 	return is
+}
+
+// seemsCanary recognises a canary where its file cannot be looked at.
+func seemsCanary(path string) bool {
+	dir := filepath.Base(filepath.Dir(path))
+	return strings.HasPrefix(filepath.Base(path), "profile-canary-") &&
+		(strings.HasSuffix(dir, ".canary") || strings.HasPrefix(dir, "canary-") || strings.HasPrefix(dir, "profile-canary-"))
 }
 
 // open sends canaries until one has come back whole.

@@ -60,6 +60,9 @@ type executable struct {
 	tallies  []*tally
 	latest   *tally // the one looked up last
 	attempts []attempt
+
+	// before any window of a recording
+	firstOutside, lastOutside int64
 }
 
 // tally counts what one file did.
@@ -143,6 +146,24 @@ func (f *Fold) observed(ex *executable, at int64) {
 	if !ex.counted && ex.kind == kindEvidence {
 		ex.counted = true
 		f.counts.Executables++
+	}
+}
+
+func (ex *executable) outside(at int64) {
+	if ex.firstOutside == 0 || at < ex.firstOutside {
+		ex.firstOutside = at
+	}
+	ex.lastOutside = max(ex.lastOutside, at)
+}
+
+// showOutside gives rows to what ran in a recording without a window, so that
+// it is told that nothing is proven of it.
+func (f *Fold) showOutside() {
+	for _, ex := range f.executables {
+		if ex.first == 0 && ex.firstOutside != 0 {
+			f.observed(ex, ex.firstOutside)
+			f.observed(ex, ex.lastOutside)
+		}
 	}
 }
 

@@ -14,17 +14,17 @@ import (
 // Config says what one session folds, and what its agent can tell.
 type Config struct {
 	Session string
-	Policy  string   // name of the audit policy; kprobe events of others are ignored
-	Only    []string // doublestar patterns, valid ones; none means everything
+	// Policy names the audit policy: kprobe events of others are ignored. In a
+	// recording, where it is "", those of every policy that acts on nothing count.
+	Policy string
+	Only   []string // doublestar patterns, valid ones; none means everything
 
 	KeepArgs bool
 	// Labels says that the agent adds the data labels of package tetragon.
 	Labels bool
-	// Forks says that the agent tells of forks.
-	Forks bool
-	// Uncounted says what the agent cannot count, in plain words: such a
-	// session has a gap over all of its windows. "" if it counts all.
-	Uncounted string
+	// Forks says that the agent tells of forks, and Losses that what it lost
+	// is known. Without either the session has a gap over all of its windows.
+	Forks, Losses bool
 
 	// Canary is the path of the session's own canary. Without one the windows
 	// follow the rule for recordings: from the audit policy's first event to
@@ -58,7 +58,11 @@ type Fold struct {
 	loss    loss   // the last one
 
 	latest, previous int64 // the latest time told, and that of the last event that tells no loss
+	unread           int   // lines of the record that were bad, since the last event
 	socketHook       bool  // something of the socket hook was seen
+	forkHook         bool  // something of the fork hook was
+	execHook         bool  // something of the exec hook was
+	families         uint8 // seen at the socket hook, a bit each as in names
 	counts           Counts
 
 	spareRuns      []*run
@@ -103,6 +107,7 @@ func (f *Fold) Event(ev *api.GetEventsResponse) {
 		at = f.latest
 	}
 	f.latest = max(f.latest, at)
+	f.settleUnread(at)
 	switch e := ev.GetEvent().(type) {
 	case *api.GetEventsResponse_ProcessKprobe:
 		f.kprobe(e.ProcessKprobe, at)
@@ -123,7 +128,7 @@ func (f *Fold) Event(ev *api.GetEventsResponse) {
 }
 
 func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
-	if k.GetPolicyName() != f.cfg.Policy {
+	if !f.audits(k) {
 		return
 	}
 	if f.cfg.Canary == "" {
@@ -132,8 +137,10 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 	f.checkName(k.GetProcess(), at)
 	switch k.GetFunctionName() {
 	case tetragon.CallExec:
+		f.execHook = true
 		f.probe(k, at)
 	case tetragon.CallFork:
+		f.forkHook = true
 		f.fork(k, at)
 	case tetragon.CallLeave:
 		// What it does from here on is not seen: time that was not watched.
@@ -145,6 +152,22 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 		f.socketHook = true
 		f.socket(k, at)
 	}
+}
+
+// audits reports whether an event is of the audit policy.
+func (f *Fold) audits(k *api.ProcessKprobe) bool {
+	if f.cfg.Policy != "" {
+		return k.GetPolicyName() == f.cfg.Policy
+	}
+	if strings.HasPrefix(k.GetPolicyName(), tetragon.EnforcePrefix) {
+		return false
+	}
+	switch k.GetAction() {
+	case api.KprobeAction_KPROBE_ACTION_SIGKILL, api.KprobeAction_KPROBE_ACTION_SIGNAL,
+		api.KprobeAction_KPROBE_ACTION_OVERRIDE, api.KprobeAction_KPROBE_ACTION_NOTIFYENFORCER:
+		return false
+	}
+	return true
 }
 
 // checkName notes the loss that a Tetragon owns up to by not naming a process.

@@ -66,3 +66,29 @@ func widen(g *store.Gap, by store.Gap) {
 	}
 	g.Count += by.Count
 }
+
+// Unread says that lines of a record could not be read, between the last event
+// and the next.
+func (f *Fold) Unread(lines int) { f.unread += lines }
+
+func (f *Fold) settleUnread(at int64) {
+	if f.unread > 0 {
+		f.gap(f.previous, at, "lines of the record cannot be read", uint64(f.unread))
+		f.unread = 0
+	}
+}
+
+// uncounted says in plain words what this session cannot count, "" if it
+// counts all.
+func (f *Fold) uncounted() string {
+	forks := f.cfg.Forks || f.cfg.Policy == "" && f.forkHook
+	switch {
+	case !f.cfg.Losses && !forks:
+		return "losses and forks cannot be counted"
+	case !f.cfg.Losses:
+		return "losses cannot be counted"
+	case !forks:
+		return "forks cannot be counted"
+	}
+	return ""
+}

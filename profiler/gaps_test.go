@@ -165,7 +165,7 @@ func TestANameThatTheAgentLostIsALoss(t *testing.T) {
 }
 
 func TestWhatCannotBeCountedIsAGapOverTheSession(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Uncounted = "losses cannot be counted" })
+	w := newWorld(t, func(c *Config) { c.Losses = false })
 	if gaps := w.session().Gaps; len(gaps) != 0 {
 		t.Errorf("gaps %v before the window", gaps)
 	}

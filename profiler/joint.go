@@ -153,6 +153,10 @@ func (f *Fold) expireAll() {
 func (f *Fold) expire() {
 	h := f.joint.held[0]
 	f.joint.held = append(f.joint.held[:0], f.joint.held[1:]...)
+	if !f.execHook {
+		f.resolveByName(h)
+		return
+	}
 	if h.at >= f.windows.from {
 		f.gap(h.at, h.at, "the executable of an exec was lost", 1)
 	}
@@ -165,6 +169,20 @@ func (f *Fold) expire() {
 	f.settleSockets(r)
 	if r.ended {
 		f.end(r, h.at)
+	}
+}
+
+// resolveByName takes an exec of which no kprobe tells, since there is none:
+// only its name as executed is known.
+func (f *Fold) resolveByName(h held) {
+	h.run.held = false
+	path := nameless
+	if h.entry.name != "" {
+		path = store.Unresolved + h.entry.name
+	}
+	f.resolve(h.run, probe{at: h.at, path: path}, h)
+	if h.run.ended {
+		f.end(h.run, h.at)
 	}
 }
 

@@ -59,7 +59,7 @@ func decode(t *testing.T, name string) []*api.GetEventsResponse {
 // replay folds a recording by the rule for recordings.
 func replay(t *testing.T, name string) (*Fold, map[string]store.Evidence) {
 	t.Helper()
-	f := NewFold(Config{Session: "s", Policy: "profile-learn", Uncounted: uncounted})
+	f := NewFold(Config{Session: "s", Policy: "profile-learn"})
 	for _, ev := range decode(t, name) {
 		f.Event(ev)
 	}
@@ -246,8 +246,17 @@ func TestARecordingWithoutTheAuditPolicyHasNoWindow(t *testing.T) {
 	f, rows := replay(t, "kill.jsonl")
 	var s store.Session
 	f.Describe(&s)
-	if len(s.Windows) != 0 || !s.NoSocketHook || len(rows) != 0 {
-		t.Errorf("windows %v, no socket hook %v, rows %v: an enforcing policy's events are no evidence", s.Windows, s.NoSocketHook, rows)
+	if len(s.Windows) != 0 || !s.NoSocketHook || len(s.Gaps) != 0 {
+		t.Errorf("windows %v, no socket hook %v, gaps %v: an enforcing policy's events are no evidence", s.Windows, s.NoSocketHook, s.Gaps)
+	}
+	// What ran is shown all the same, with nothing claimed of it.
+	if _, ok := rows[store.Unresolved+"/usr/bin/jq"]; !ok {
+		t.Error("no row of jq, which ran")
+	}
+	for path := range rows {
+		if got := total(t, rows, path); got.Seen+got.Complete+got.UnseenCount != 0 || len(got.Network) != 0 {
+			t.Errorf("%s: %+v, want nothing that counts", path, got)
+		}
 	}
 }
 

@@ -53,6 +53,9 @@ func (f *Fold) attach(r *run, t *tally) {
 		f.windows.exec = f.windows.exec || t.ex.kind == kindOwnCanary
 		return
 	}
+	if !f.windows.open && f.cfg.Canary == "" {
+		t.ex.outside(r.began)
+	}
 	if r.seen {
 		f.countSeen(r)
 	}

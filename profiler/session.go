@@ -51,11 +51,8 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	cfg := Config{
 		Session: l.session.ID, Policy: PolicyName(l.session.ID),
 		Only: o.Only, KeepArgs: o.KeepArgs,
-		Labels: o.Agent.IsSensor(), Forks: true,
+		Labels: o.Agent.IsSensor(), Forks: true, Losses: o.Agent.IsSensor(),
 		Canary: bird.Path(), IsCanary: isCanary,
-	}
-	if !o.Agent.IsSensor() {
-		cfg.Uncounted = "losses cannot be counted"
 	}
 	l.fold = NewFold(cfg)
 	return l, nil
@@ -65,7 +62,11 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 func sessionID(now time.Time) string {
 	var unique [3]byte
 	rand.Read(unique[:]) // never fails
-	return now.Format("20060102t150405z") + "-" + hex.EncodeToString(unique[:])
+	return formatID(now, hex.EncodeToString(unique[:]))
+}
+
+func formatID(at time.Time, unique string) string {
+	return at.UTC().Format("20060102t150405z") + "-" + unique
 }
 
 // clearKilled ends the sessions that were killed: the lock on the database, which

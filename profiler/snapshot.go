@@ -112,7 +112,7 @@ func (f *Fold) row(ex *executable) *store.Evidence {
 		FirstSeen: wall(ex.first), LastSeen: wall(ex.last),
 	}
 	for _, t := range ex.tallies {
-		if t.seen+t.unseen+t.crossed == 0 && len(t.uses) == 0 {
+		if t.seen+t.unseen+t.crossed == 0 && len(t.uses) == 0 && ex.firstOutside == 0 {
 			continue // it ran only before the window
 		}
 		row.Files = append(row.Files, f.tallyRow(t))

@@ -27,6 +27,17 @@ func (f *Fold) typeName(s socketType) (family, typ string) {
 	return f.names[s/typeCount], tetragon.TypeName(int32(s % typeCount))
 }
 
+// Families names those of which a socket was seen.
+func (f *Fold) Families() []string {
+	var seen []string
+	for i, name := range f.names {
+		if f.families&(1<<i) != 0 {
+			seen = append(seen, name)
+		}
+	}
+	return seen
+}
+
 // socket counts a socket for the image that its process has now, before the
 // window opens as well.
 func (f *Fold) socket(k *api.ProcessKprobe, at int64) {
@@ -71,6 +82,7 @@ func (f *Fold) readSocket(k *api.ProcessKprobe, at int64) (u use, path string, o
 	if family < 0 {
 		return u, "", false
 	}
+	f.families |= 1 << family
 	u.typ = socketType(family)*typeCount + socketType(k.Args[1].GetIntArg()&(typeCount-1))
 	for _, d := range k.GetData() {
 		switch d.GetLabel() {

@@ -232,8 +232,13 @@ func (f *Fold) audited(at int64) {
 // ends its window with it.
 func (f *Fold) Finish() {
 	f.expireAll()
-	if f.cfg.Canary == "" && f.socketHook {
+	f.settleUnread(f.latest)
+	switch {
+	case f.cfg.Canary != "":
+	case f.socketHook:
 		f.commit()
+	default:
+		f.showOutside()
 	}
 }
 
@@ -252,8 +257,8 @@ func (f *Fold) Describe(s *store.Session) {
 		}
 	}
 	s.Gaps = append([]store.Gap(nil), f.gaps...)
-	if n := len(s.Windows); f.cfg.Uncounted != "" && n > 0 {
-		s.Gaps = append(s.Gaps, store.Gap{From: s.Windows[0].From, To: s.Windows[n-1].To, Cause: f.cfg.Uncounted})
+	if cause, n := f.uncounted(), len(s.Windows); cause != "" && n > 0 {
+		s.Gaps = append(s.Gaps, store.Gap{From: s.Windows[0].From, To: s.Windows[n-1].To, Cause: cause})
 	}
 }
 

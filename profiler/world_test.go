@@ -34,7 +34,7 @@ type world struct {
 var begun = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func newWorld(t rapid.TB, change ...func(*Config)) *world {
-	cfg := Config{Session: "s", Policy: testPolicy, Labels: true, Forks: true, Canary: testCanary}
+	cfg := Config{Session: "s", Policy: testPolicy, Labels: true, Forks: true, Losses: true, Canary: testCanary}
 	for _, c := range change {
 		c(&cfg)
 	}

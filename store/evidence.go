@@ -5,6 +5,11 @@ import "time"
 // HostScope is the scope of processes that no container is named for.
 const HostScope = "host"
 
+// Unresolved begins the path of a Key whose executable is not known: what
+// follows is the name as executed, which may be a symlink's or a script's. No
+// path begins so, and no policy can name it.
+const Unresolved = "unresolved:"
+
 // Key names one executable within one scope. Path holds the bytes of the
 // resolved path as the kernel gave them; they need not be UTF-8, and never
 // contain a NUL. Scope is HostScope, or a container's name as the profiler

@@ -2,11 +2,15 @@ package store
 
 import "time"
 
+// Recording is the Agent of a session that was read from recorded events. It
+// does not say of which machine.
+const Recording = "recording"
+
 // Session records one learning session and its coverage: what it could see at
 // all. Times are wall-clock times of the machine that learned.
 type Session struct {
 	ID      string `msgpack:"id"`    // sorts by start; also names the audit policy
-	Agent   string `msgpack:"agent"` // "embedded", or the agent's address
+	Agent   string `msgpack:"agent"` // "embedded", the agent's address, or Recording
 	Version string `msgpack:"version"`
 	BootID  string `msgpack:"boot,omitempty"` // of the machine; "" in a recording or on another host
 

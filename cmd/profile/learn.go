@@ -19,9 +19,10 @@ import (
 
 func learnCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "learn",
-		Usage:     "record which programs start, and which open network sockets",
-		UsageText: "profile [--db PATH] learn [--for 1d] [--cgroup PATH] [--only GLOB]… [-- COMMAND…]",
+		Name:  "learn",
+		Usage: "record which programs start, and which open network sockets",
+		UsageText: "profile [--db PATH] learn [--for 1d] [--cgroup PATH] [--only GLOB]… [-- COMMAND…]\n" +
+			"profile [--db PATH] learn --from FILE… [--only GLOB]…",
 		Description: "Until --for is over, or Ctrl-C. Nothing is killed or refused while learning.\n" +
 			"Learning again into the same database adds to it. With a COMMAND that is run in a cgroup\n" +
 			"of its own, learned alone, and its exit code passed on.",
@@ -31,6 +32,7 @@ func learnCommand() *cli.Command {
 			&cli.StringFlag{Name: "cgroup", Usage: "learn only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
 			&cli.StringSliceFlag{Name: "only", Usage: "learn only executables that match `GLOB` (* stays within a directory, ** does not); may be repeated"},
 			&cli.BoolFlag{Name: "keep-args", Usage: "store arguments of programs, which may hold secrets"},
+			&cli.StringSliceFlag{Name: "from", Usage: "read the events that a Tetragon recorded in `FILE` instead (its JSON export, gzipped or not; - is standard input); may be repeated"},
 		},
 		Action: learn,
 	}
@@ -50,6 +52,9 @@ func findCgroup(c *cli.Context) (cgroup.Group, error) {
 func learn(c *cli.Context) error {
 	if err := checkLearn(c); err != nil {
 		return err
+	}
+	if c.IsSet("from") {
+		return learnFrom(c)
 	}
 	if c.NArg() == 0 {
 		group, err := findCgroup(c)
@@ -93,6 +98,16 @@ func checkLearn(c *cli.Context) error {
 	}
 	if c.NArg() > 0 && c.IsSet("cgroup") {
 		return usagef("--cgroup does not go with a command, which gets a cgroup of its own")
+	}
+	if c.IsSet("from") {
+		for _, other := range []string{"for", "agent", "cgroup"} {
+			if c.IsSet(other) {
+				return usagef("--%s does not go with --from, which reads what was recorded", other)
+			}
+		}
+		if c.NArg() > 0 {
+			return usagef("a command does not go with --from, which reads what was recorded")
+		}
 	}
 	return checkGlobs("only", c.StringSlice("only"))
 }

@@ -50,13 +50,17 @@ func (p *progress) opened(at time.Time) {
 }
 
 func (p *progress) show(s profiler.Progress) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	line := "learning " + s.Elapsed.Round(time.Second).String()
 	if s.Left > 0 {
 		line += ", " + s.Left.Round(time.Second).String() + " left"
 	}
 	line += fmt.Sprintf(": %d executables, %d use the network, %d events, %d lost", s.Executables, s.Network, s.Events, s.Lost)
+	p.line(line)
+}
+
+func (p *progress) line(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.width == nil {
 		if time.Since(p.lastLine) < plainEvery {
 			return
@@ -71,6 +75,11 @@ func (p *progress) show(s profiler.Progress) {
 	p.clear()
 	fmt.Fprint(p.w, line)
 	p.dirty = true
+}
+
+// read tells how far a record has been read.
+func (p *progress) read(n profiler.Counts) {
+	p.line(fmt.Sprintf("reading: %d executables, %d use the network, %d events, %d lost", n.Executables, n.Network, n.Events, n.Lost))
 }
 
 // clear wipes the line that stands there.
