@@ -96,7 +96,7 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 // killed command leaves is known.
 func (a *applier) record(ctx context.Context) error {
 	p := a.Plan
-	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	policies, err := policiesOf(ctx, a.Agent, a.Store)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (a *applier) recordInForce(ctx context.Context) error {
 func (a *applier) takeOffOthers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
-	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	policies, err := policiesOf(ctx, a.Agent, a.Store)
 	if err != nil {
 		return err
 	}

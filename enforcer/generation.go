@@ -23,6 +23,16 @@ func policyPrefix(s *store.Store) string {
 	return tetragon.EnforcePrefix + hex.EncodeToString(sum[:6]) + "-"
 }
 
+// policiesOf lists the enforcing policies of one database, and what is left of
+// those that no longer tell their names. With them alone an agent can be rid of
+// what was half removed behind its back, whosever it was.
+func policiesOf(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]*api.TracingPolicyStatus, error) {
+	all, err := a.Policies(ctx, tetragon.EnforcePrefix)
+	return slices.DeleteFunc(all, func(st *api.TracingPolicyStatus) bool {
+		return !strings.HasPrefix(st.GetName(), policyPrefix(s)) && !strings.HasPrefix(st.GetName(), tetragon.BrokenPrefix)
+	}), err
+}
+
 func policyName(s *store.Store, n uint64) string {
 	return fmt.Sprintf("%sg%d", policyPrefix(s), n)
 }

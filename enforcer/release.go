@@ -16,7 +16,7 @@ import (
 // in force.
 func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, error) {
 	errs := []error{CountKills(ctx, a, s)}
-	policies, err := a.Policies(ctx, policyPrefix(s))
+	policies, err := policiesOf(ctx, a, s)
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	var policies []*api.TracingPolicyStatus
 	var uncounted error
 	if a != nil {
-		if policies, err = a.Policies(ctx, policyPrefix(s)); err != nil {
+		if policies, err = policiesOf(ctx, a, s); err != nil {
 			return nil, err
 		}
 		uncounted = CountKills(ctx, a, s)

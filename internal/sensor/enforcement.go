@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,11 +111,11 @@ func loadEnforcement(p *Policy, h hooks, name string) (err error) {
 			err = errors.Join(err, sweep(name))
 		}
 	}()
-	slot, err := freeSlot(shared)
+	slot, err := freeSlot(dir, shared)
 	if err != nil {
 		return err
 	}
-	e := &enforcement{slot: slot, dir: filepath.Join(dir, strconv.Itoa(int(slot))), meta: meta{
+	e := &enforcement{slot: slot, dir: slotDir(dir, slot), meta: meta{
 		Name: p.Name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly,
 		Families: p.Families, Programs: h.programs()}}
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
@@ -126,15 +127,18 @@ func loadEnforcement(p *Policy, h hooks, name string) (err error) {
 	return nil
 }
 
-func freeSlot(shared *sharedMaps) (uint32, error) {
+func slotDir(dir string, slot uint32) string {
+	return filepath.Join(dir, strconv.Itoa(int(slot)))
+}
+
+// freeSlot finds a slot of which there is no directory: a loader that was
+// killed may have left one before it set the slot's mode.
+func freeSlot(dir string, shared *sharedMaps) (uint32, error) {
 	for i := range uint32(maxPolicies) {
-		var s bpf.SensorScope
-		if err := shared.maps["scopes"].Lookup(i, &s); err != nil {
-			return 0, fmt.Errorf("read the policies in force: %w", err)
+		if _, err := os.Stat(slotDir(dir, i)); !errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		if s.Mode == uint32(bpf.SensorModeMODE_NONE) {
-			return i, nil
-		}
+		return i, shared.clear(i)
 	}
 	return 0, fmt.Errorf("%d policies are loaded, which is as many as there can be: delete one", maxPolicies)
 }
@@ -284,12 +288,7 @@ func (e *enforcement) pinMeta() error {
 // can be is gone, and works on what is only half there.
 func (e *enforcement) remove(shared *sharedMaps) error {
 	errs := []error{e.detach()}
-	var none bpf.SensorScope
-	errs = append(errs, shared.maps["scopes"].Put(e.slot, none))
-	if err := shared.maps["lists"].Delete(e.slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		errs = append(errs, err)
-	}
-	errs = append(errs, shared.raise(), os.RemoveAll(e.dir))
+	errs = append(errs, shared.clear(e.slot), os.RemoveAll(e.dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove policy %s: %w", e.Name, err)
 	}

@@ -216,6 +216,51 @@ func TestHalfPinnedPolicyCanBeDeleted(t *testing.T) {
 	}
 }
 
+// What was removed behind its back is forgotten: a learner takes its sockets
+// for evidence again. What a killed loader left takes up its place and no more.
+func TestRemovedBehindItsBackIsForgotten(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	cfg := Config{Name: "sensor-test-removed", Node: "node"}
+	a := serve(t, cfg)
+	if err := a.Add(t.Context(), enforcingPolicy("profile-enforce-test", "enforce", g, python(t))); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(pinRoot(), cfg.Name)
+	if err := os.RemoveAll(filepath.Join(dir, "0")); err != nil {
+		t.Fatal(err)
+	}
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, g, python(t), "-c", openSocket); err != nil {
+		t.Errorf("a program that is no longer listed: %v", err)
+	}
+	told := sockets(upTo(exited(python(t))))
+	if len(told) != 1 || label(told[0], tetragon.LabelListed) != nil {
+		t.Errorf("told %v, want one socket that is not listed", told)
+	}
+	if err := a.Delete(t.Context(), "profile-learn-test"); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.MkdirAll(filepath.Join(dir, "0"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	load(t, a, enforcingPolicy("profile-enforce-test2", "enforce", g, python(t)))
+	if err := run(t, g, python(t), "-c", openSocket); !killed(err) {
+		t.Errorf("beside what a killed loader left: %v, want a kill", err)
+	}
+	left, err := a.Policies(t.Context(), tetragon.BrokenPrefix)
+	if err != nil || len(left) != 1 {
+		t.Fatalf("listed as broken: %v (%v), want one", left, err)
+	}
+	if err := a.Delete(t.Context(), left[0].GetName()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Packet sockets, raw ones and AF_XDP, on whichever hook this kernel takes.
 func TestEnforcementReachesPacketSockets(t *testing.T) {
 	needKernel(t)

@@ -175,6 +175,18 @@ func (s *sharedMaps) raise() error {
 	return nil
 }
 
+// clear empties a slot.
+func (s *sharedMaps) clear(slot uint32) error {
+	errs := []error{s.maps["scopes"].Put(slot, bpf.SensorScope{})}
+	if err := s.maps["lists"].Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(append(errs, s.raise())...); err != nil {
+		return fmt.Errorf("clear slot %d: %w", slot, err)
+	}
+	return nil
+}
+
 // usePins opens the directory for an observer: it stays while that is held.
 func usePins(name string) (*pinDir, *sharedMaps, error) {
 	root, lock, err := lockRoot(true)
@@ -190,11 +202,37 @@ func usePins(name string) (*pinDir, *sharedMaps, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.held, err = lockDir(d.path, unix.LOCK_SH); err != nil {
+	if d.held, err = lockDir(d.path, unix.LOCK_SH); err == nil {
+		err = shared.clearForgotten(d.path)
+	}
+	if err != nil {
 		shared.close()
+		if d.held != nil {
+			d.held.Close()
+		}
 		return nil, nil, err
 	}
 	return d, shared, nil
+}
+
+// clearForgotten empties the slots of policies whose pins are gone: an observer
+// would take sockets for attempts on which nothing acts any more.
+func (s *sharedMaps) clearForgotten(dir string) error {
+	for i := range uint32(maxPolicies) {
+		var scope bpf.SensorScope
+		if err := s.maps["scopes"].Lookup(i, &scope); err != nil {
+			return fmt.Errorf("read the policies in force: %w", err)
+		}
+		if scope.Mode == uint32(bpf.SensorModeMODE_NONE) {
+			continue
+		}
+		if _, err := os.Stat(slotDir(dir, i)); errors.Is(err, fs.ErrNotExist) {
+			if err := s.clear(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // release lets go of the directory and removes it if nothing else needs it.

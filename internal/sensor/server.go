@@ -107,7 +107,8 @@ func (s *Server) close() error {
 		errs = append(errs, a.stop())
 		delete(s.audits, name)
 	}
-	return errors.Join(errs...)
+	// What a process that was killed has left goes with whoever comes next.
+	return errors.Join(append(errs, sweep(s.cfg.Name))...)
 }
 
 // GetVersion implements the service.
@@ -283,7 +284,7 @@ func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTrac
 // label is the policy's name, or one made up for pins that do not tell it.
 func (e *enforcement) label() string {
 	if e.Name == "" {
-		return fmt.Sprintf("%sbroken-%d", names.EnforcePrefix, e.slot)
+		return fmt.Sprintf("%s%d", names.BrokenPrefix, e.slot)
 	}
 	return e.Name
 }

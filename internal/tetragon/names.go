@@ -52,6 +52,9 @@ const (
 const (
 	LearnPrefix   = "profile-learn-"
 	EnforcePrefix = "profile-enforce-"
+	// BrokenPrefix begins the names by which the embedded sensor lists what is
+	// left of an enforcing policy that no longer tells its own.
+	BrokenPrefix = EnforcePrefix + "broken-"
 )
 
 var families = []struct {
