@@ -25,7 +25,6 @@ const idle = 100 * time.Millisecond
 // reads it. Stop it once.
 type audit struct {
 	policy   *Policy
-	owner    uint64 // the connection whose learner it is for; 0 is nobody's
 	observer *observer
 	pins     *pinDir
 	shared   *sharedMaps
@@ -152,16 +151,28 @@ func (a *audit) handle(rec *record) {
 	}
 }
 
-// posted is the count that a real agent keeps: events of the policy's hooks,
-// those that were lost included.
-func (a *audit) posted() uint64 {
+// Posted is the count that a real agent keeps.
+func (a *audit) Posted() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.conv.kprobes + a.lost
 }
 
-// stop detaches, publishes what was told before, and frees everything.
-func (a *audit) stop() error {
+// Sensors implements Audit.
+func (a *audit) Sensors() []string { return []string{a.observer.hooks.name} }
+
+// Err implements Audit.
+func (a *audit) Err() error {
+	select {
+	case <-a.done:
+		return a.err
+	default:
+		return nil
+	}
+}
+
+// Stop detaches, publishes what was told before, and frees everything.
+func (a *audit) Stop() error {
 	err := a.observer.detach()
 	a.cancel()
 	<-a.done

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"profile/internal/sensor/bpf"
 	names "profile/internal/tetragon"
 )
 
@@ -38,25 +37,35 @@ type Config struct {
 	// page; 0 is the usual one.
 	RingBytes uint32
 
+	// Kernel is where policies act; nil is this machine's.
+	Kernel Kernel
+
 	probe func() (hooks, error) // of another kernel, in tests
 }
 
 // Server is the sensor's side of the gRPC service. Make one with NewServer,
-// serve it with Serve, and Close it: that takes the audit policies off;
+// and serve it with Serve, which at its end takes the audit policies off;
 // enforcing policies stay.
 type Server struct {
 	tetragon.UnimplementedFineGuidanceSensorsServer
 
-	cfg Config
-	hub *hub
+	kernel Kernel
+	hub    *hub
 
 	mu     sync.Mutex // one change at a time
-	audits map[string]*audit
+	audits map[string]*loadedAudit
 	nextID uint64
 	ids    map[string]uint64
 }
 
-// NewServer returns a server on this machine's kernel. Nothing is loaded yet.
+// loadedAudit is an audit policy, and the connection whose it is; 0 if it is
+// nobody's.
+type loadedAudit struct {
+	Audit
+	owner uint64
+}
+
+// NewServer returns a server on a kernel. Nothing is loaded yet.
 func NewServer(cfg Config) *Server {
 	if cfg.RingBytes == 0 {
 		cfg.RingBytes = ringBytes
@@ -64,7 +73,10 @@ func NewServer(cfg Config) *Server {
 	if cfg.probe == nil {
 		cfg.probe = probe
 	}
-	return &Server{cfg: cfg, hub: newHub(), audits: map[string]*audit{}, ids: map[string]uint64{}}
+	if cfg.Kernel == nil {
+		cfg.Kernel = machine{cfg}
+	}
+	return &Server{kernel: cfg.Kernel, hub: newHub(), audits: map[string]*loadedAudit{}, ids: map[string]uint64{}}
 }
 
 // Serve answers on a listener until the context ends, and closes the server.
@@ -80,7 +92,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	err := srv.Serve(lis)
 	srv.Stop()
 	tracked.wg.Wait()
-	return errors.Join(err, s.close())
+	return errors.Join(err, s.Close())
 }
 
 // hangUp takes off the audit policies of a learner that has gone.
@@ -92,23 +104,24 @@ func (s *Server) hangUp(conn uint64) {
 			delete(s.audits, name)
 			// There is nobody left to tell; the observer's links are gone with
 			// their descriptors whatever the error.
-			_ = a.stop()
+			_ = a.Stop()
 		}
 	}
 	s.hub.own(conn, false)
 }
 
-func (s *Server) close() error {
+// Close takes the audit policies off. Serve does so by itself.
+func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hub.close()
 	var errs []error
 	for name, a := range s.audits {
-		errs = append(errs, a.stop())
+		errs = append(errs, a.Stop())
 		delete(s.audits, name)
 	}
 	// What a process that was killed has left goes with whoever comes next.
-	return errors.Join(append(errs, sweep(s.cfg.Name))...)
+	return errors.Join(append(errs, s.kernel.Tidy())...)
 }
 
 // GetVersion implements the service.
@@ -119,7 +132,7 @@ func (s *Server) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetr
 // GetInfo implements the service: the probes name the socket hook, the
 // families that it sees, and those that it does not.
 func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.GetInfoResponse, error) {
-	h, err := s.cfg.probe()
+	hook, families, err := s.kernel.Hook()
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -127,10 +140,10 @@ func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.G
 	add := func(name string, on bool) {
 		info.Probes = append(info.Probes, &tetragon.GetInfoResponse_Probe{Name: name, Enabled: wrapperspb.Bool(on)})
 	}
-	add(names.HookProbe+h.name, true)
+	add(names.HookProbe+hook, true)
 	for _, f := range names.NetworkFamilies() {
 		n, _ := names.FamilyNumber(f)
-		add(names.FamilyProbe+f, slices.Contains(h.families, n))
+		add(names.FamilyProbe+f, slices.Contains(families, n))
 	}
 	return info, nil
 }
@@ -141,11 +154,9 @@ func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*
 		Event: tetragon.HealthStatusType_HEALTH_STATUS_TYPE_STATUS, Status: tetragon.HealthStatusResult_HEALTH_STATUS_RUNNING}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.audits {
-		select {
-		case <-a.done:
-			h.Status, h.Details = tetragon.HealthStatusResult_HEALTH_STATUS_ERROR, fmt.Sprintf("policy %s: %v", a.policy.Name, a.err)
-		default:
+	for name, a := range s.audits {
+		if err := a.Err(); err != nil {
+			h.Status, h.Details = tetragon.HealthStatusResult_HEALTH_STATUS_ERROR, fmt.Sprintf("policy %s: %v", name, err)
 		}
 	}
 	return &tetragon.GetHealthStatusResponse{HealthStatus: []*tetragon.HealthStatus{h}}, nil
@@ -155,11 +166,11 @@ func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*
 // names.OptionDetails is a learner's: it is taken off when the connection that
 // added it ends, and its events are for that one alone.
 func (s *Server) AddTracingPolicy(ctx context.Context, req *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
-	h, err := s.cfg.probe()
+	_, families, err := s.kernel.Hook()
 	if err != nil {
 		return nil, failure(err)
 	}
-	p, err := compile(req.GetYaml(), h.families)
+	p, err := compile(req.GetYaml(), families)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +184,9 @@ func (s *Server) AddTracingPolicy(ctx context.Context, req *tetragon.AddTracingP
 		return nil, status.Errorf(codes.AlreadyExists, "policy %s is loaded already", p.Name)
 	}
 	if p.Enforcing {
-		err = loadEnforcement(p, h, s.cfg.Name)
+		err = s.kernel.Enforce(p)
 	} else {
-		err = s.addAudit(ctx, p, h)
+		err = s.addAudit(ctx, p)
 	}
 	if err != nil {
 		return nil, failure(fmt.Errorf("policy %s: %w", p.Name, err))
@@ -194,26 +205,25 @@ func failure(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-func (s *Server) addAudit(ctx context.Context, p *Policy, h hooks) error {
+func (s *Server) addAudit(ctx context.Context, p *Policy) error {
 	var owner uint64
 	if p.Details {
 		owner = connOf(ctx)
 	}
-	for _, other := range s.audits {
+	for name, other := range s.audits {
 		if other.owner == owner {
-			return fmt.Errorf("audit policy %s is loaded already, and this sensor keeps one at a time for a client", other.policy.Name)
+			return fmt.Errorf("audit policy %s is loaded already, and this sensor keeps one at a time for a client", name)
 		}
 	}
 	if owner != 0 {
 		s.hub.own(owner, true)
 	}
-	a, err := startAudit(p, h, s.cfg, func(ev *tetragon.GetEventsResponse) { s.hub.publish(owner, ev) })
+	a, err := s.kernel.Audit(p, func(ev *tetragon.GetEventsResponse) { s.hub.publish(owner, ev) })
 	if err != nil {
 		s.hub.own(owner, false)
 		return err
 	}
-	a.owner = owner
-	s.audits[p.Name] = a
+	s.audits[p.Name] = &loadedAudit{a, owner}
 	return nil
 }
 
@@ -221,31 +231,8 @@ func (s *Server) find(name string) (bool, error) {
 	if s.audits[name] != nil {
 		return true, nil
 	}
-	found := false
-	err := s.eachEnforcement(func(e *enforcement, _ *sharedMaps) error {
-		found = found || e.Name == name
-		return nil
-	})
-	return found, err
-}
-
-// eachEnforcement calls do for each pinned policy, under the lock that every
-// change takes. It is no error that there is none.
-func (s *Server) eachEnforcement(do func(*enforcement, *sharedMaps) error) error {
-	dir, shared, unlock, err := lockPins(s.cfg.Name, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	all, err := enforcements(dir, shared)
-	for _, e := range all {
-		if err = do(e, shared); err != nil {
-			break
-		}
-	}
-	return errors.Join(err, unlock())
+	all, err := s.kernel.Enforced()
+	return slices.ContainsFunc(all, func(e Enforced) bool { return e.Name == name }), err
 }
 
 // DeleteTracingPolicy implements the service.
@@ -256,37 +243,19 @@ func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTrac
 	if a := s.audits[name]; a != nil {
 		delete(s.audits, name)
 		s.hub.own(a.owner, false)
-		if err := a.stop(); err != nil {
+		if err := a.Stop(); err != nil {
 			return nil, failure(fmt.Errorf("policy %s: %w", name, err))
 		}
 		return &tetragon.DeleteTracingPolicyResponse{}, nil
 	}
-	found := false
-	err := s.eachEnforcement(func(e *enforcement, shared *sharedMaps) error {
-		if e.label() != name {
-			return nil
-		}
-		found = true
-		return e.remove(shared)
-	})
+	found, err := s.kernel.Remove(name)
 	if err == nil && !found {
 		return nil, status.Errorf(codes.NotFound, "policy %s is not loaded", name)
-	}
-	if err == nil {
-		err = sweep(s.cfg.Name)
 	}
 	if err != nil {
 		return nil, failure(err)
 	}
 	return &tetragon.DeleteTracingPolicyResponse{}, nil
-}
-
-// label is the policy's name, or one made up for pins that do not tell it.
-func (e *enforcement) label() string {
-	if e.Name == "" {
-		return fmt.Sprintf("%s%d", names.BrokenPrefix, e.slot)
-	}
-	return e.Name
 }
 
 // ConfigureTracingPolicy implements the service: it switches an enforcing
@@ -295,27 +264,16 @@ func (s *Server) ConfigureTracingPolicy(_ context.Context, req *tetragon.Configu
 	if req.Enable != nil {
 		return nil, refusal("enable", "this sensor does not disable a policy: delete it")
 	}
-	modes := map[tetragon.TracingPolicyMode]bpf.SensorMode{
-		tetragon.TracingPolicyMode_TP_MODE_ENFORCE: bpf.SensorModeMODE_ENFORCE,
-		tetragon.TracingPolicyMode_TP_MODE_MONITOR: bpf.SensorModeMODE_MONITOR,
-	}
-	mode, ok := modes[req.GetMode()]
-	if !ok {
-		return nil, refusal("mode", "%s is neither enforce nor monitor", req.GetMode())
+	mode := req.GetMode()
+	if mode != tetragon.TracingPolicyMode_TP_MODE_ENFORCE && mode != tetragon.TracingPolicyMode_TP_MODE_MONITOR {
+		return nil, refusal("mode", "%s is neither enforce nor monitor", mode)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.audits[req.GetName()] != nil {
 		return nil, refusal("mode", "policy %s has no enforcing action", req.GetName())
 	}
-	found := false
-	err := s.eachEnforcement(func(e *enforcement, shared *sharedMaps) error {
-		if e.Name != req.GetName() {
-			return nil
-		}
-		found = true
-		return e.setMode(shared, mode)
-	})
+	found, err := s.kernel.SetMode(req.GetName(), mode)
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -331,16 +289,19 @@ func (s *Server) ListTracingPolicies(context.Context, *tetragon.ListTracingPolic
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []*tetragon.TracingPolicyStatus
-	for _, a := range s.audits {
-		list = append(list, s.auditStatus(a))
+	for name, a := range s.audits {
+		list = append(list, s.auditStatus(name, a))
 	}
-	err := s.eachEnforcement(func(e *enforcement, _ *sharedMaps) error {
-		st, err := s.enforcementStatus(e)
-		list = append(list, st)
-		return err
-	})
+	all, err := s.kernel.Enforced()
 	if err != nil {
 		return nil, failure(err)
+	}
+	for _, e := range all {
+		st, err := s.enforcedStatus(e)
+		if err != nil {
+			return nil, failure(err)
+		}
+		list = append(list, st)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].GetName() < list[j].GetName() })
 	return &tetragon.ListTracingPoliciesResponse{Policies: list}, nil
@@ -354,47 +315,32 @@ func (s *Server) id(name string) uint64 {
 	return s.ids[name]
 }
 
-func (s *Server) auditStatus(a *audit) *tetragon.TracingPolicyStatus {
+func (s *Server) auditStatus(name string, a Audit) *tetragon.TracingPolicyStatus {
 	st := &tetragon.TracingPolicyStatus{
-		Id: s.id(a.policy.Name), Name: a.policy.Name, Sensors: []string{a.observer.hooks.name},
+		Id: s.id(name), Name: name, Sensors: a.Sensors(),
 		State: tetragon.TracingPolicyState_TP_STATE_ENABLED, Mode: tetragon.TracingPolicyMode_TP_MODE_MONITOR_ONLY,
-		Stats: &tetragon.TracingPolicyStats{ActionCounters: &tetragon.TracingPolicyActionCounters{Post: a.posted()}},
+		Stats: &tetragon.TracingPolicyStats{ActionCounters: &tetragon.TracingPolicyActionCounters{Post: a.Posted()}},
 	}
-	select {
-	case <-a.done:
-		st.State, st.Error = tetragon.TracingPolicyState_TP_STATE_ERROR, fmt.Sprint(a.err)
-	default:
+	if err := a.Err(); err != nil {
+		st.State, st.Error = tetragon.TracingPolicyState_TP_STATE_ERROR, err.Error()
 	}
 	return st
 }
 
-func (s *Server) enforcementStatus(e *enforcement) (*tetragon.TracingPolicyStatus, error) {
-	st := &tetragon.TracingPolicyStatus{Id: s.id(e.label()), Name: e.label()}
-	if e.err != nil {
-		st.State, st.Error = tetragon.TracingPolicyState_TP_STATE_ERROR, e.err.Error()
-	} else {
-		st.State, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ENABLED, e.Programs
+func (s *Server) enforcedStatus(e Enforced) (*tetragon.TracingPolicyStatus, error) {
+	st := &tetragon.TracingPolicyStatus{
+		Id: s.id(e.Name), Name: e.Name, State: tetragon.TracingPolicyState_TP_STATE_ENABLED, Sensors: e.Programs, Mode: e.Mode,
 	}
-	switch e.mode {
-	case bpf.SensorModeMODE_ENFORCE:
-		st.Mode = tetragon.TracingPolicyMode_TP_MODE_ENFORCE
-	case bpf.SensorModeMODE_MONITOR:
-		st.Mode = tetragon.TracingPolicyMode_TP_MODE_MONITOR
+	if e.Err != nil {
+		st.State, st.Error, st.Sensors = tetragon.TracingPolicyState_TP_STATE_ERROR, e.Err.Error(), nil
 	}
 	counters := &tetragon.TracingPolicyActionCounters{}
-	info := names.PolicyInfo{Cgroup: e.Cgroup, Errors: e.failed}
-	for _, t := range e.stats {
-		counters.Signal += t.tally.Kills
-		counters.MonitorSignal += t.tally.Would
-		if t.tally.Kills+t.tally.Would == 0 {
-			continue
-		}
-		kill, would := t.times()
-		info.Kills = append(info.Kills, names.PolicyKill{
-			Path: []byte(t.path), Kills: t.tally.Kills, Would: t.tally.Would, LastKill: kill, LastWould: would})
+	for _, k := range e.Info.Kills {
+		counters.Signal += k.Kills
+		counters.MonitorSignal += k.Would
 	}
 	st.Stats = &tetragon.TracingPolicyStats{ActionCounters: counters}
-	text, err := json.Marshal(info)
+	text, err := json.Marshal(e.Info)
 	st.Info = string(text)
 	return st, err
 }

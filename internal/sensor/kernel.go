@@ -1,0 +1,171 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/sensor/bpf"
+	names "profile/internal/tetragon"
+)
+
+// Kernel is where policies act. NewServer takes this machine's; a test agent
+// makes one up, and has the server's side of the API for nothing. The server
+// calls it under a lock of its own, Hook excepted.
+type Kernel interface {
+	// Hook names the socket hook, and the families that it sees.
+	Hook() (name string, families []int32, err error)
+	// Audit loads an audit policy, and publishes its events until it is
+	// stopped.
+	Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Audit, error)
+	// Enforce loads an enforcing policy, which acts when this returns. On an
+	// error nothing of it is left.
+	Enforce(p *Policy) error
+	// Enforced lists the enforcing policies, those that another process has
+	// loaded too.
+	Enforced() ([]Enforced, error)
+	// Remove takes off an enforcing policy, and SetMode switches one. They
+	// report whether there is one of the name.
+	Remove(name string) (bool, error)
+	SetMode(name string, mode tetragon.TracingPolicyMode) (bool, error)
+	// Tidy removes what nobody uses, once the audit policies are off.
+	Tidy() error
+}
+
+// Audit is an audit policy at work.
+type Audit interface {
+	// Sensors names what it is attached to.
+	Sensors() []string
+	// Posted counts the events of its hooks, those that were lost included.
+	Posted() uint64
+	// Err says why it works no longer, nil while it does.
+	Err() error
+	// Stop detaches it; what was seen before is published first.
+	Stop() error
+}
+
+// Enforced describes an enforcing policy.
+type Enforced struct {
+	Name     string
+	Mode     tetragon.TracingPolicyMode
+	Programs []string // what it is attached to
+	Err      error    // why it does not act, if it does not
+	Info     names.PolicyInfo
+}
+
+// machine is this machine's kernel.
+type machine struct{ cfg Config }
+
+func (m machine) Hook() (string, []int32, error) {
+	h, err := m.cfg.probe()
+	return h.name, h.families, err
+}
+
+func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Audit, error) {
+	h, err := m.cfg.probe()
+	if err != nil {
+		return nil, err
+	}
+	a, err := startAudit(p, h, m.cfg, publish)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (m machine) Enforce(p *Policy) error {
+	h, err := m.cfg.probe()
+	if err != nil {
+		return err
+	}
+	return loadEnforcement(p, h, m.cfg.Name)
+}
+
+// each calls do for each pinned policy, under the lock that every change
+// takes. It is no error that there is none.
+func (m machine) each(do func(*enforcement, *sharedMaps) error) error {
+	dir, shared, unlock, err := lockPins(m.cfg.Name, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all, err := enforcements(dir, shared)
+	for _, e := range all {
+		if err = do(e, shared); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, unlock())
+}
+
+func (m machine) Enforced() ([]Enforced, error) {
+	var all []Enforced
+	err := m.each(func(e *enforcement, _ *sharedMaps) error {
+		all = append(all, e.describe())
+		return nil
+	})
+	return all, err
+}
+
+func (m machine) Remove(name string) (found bool, err error) {
+	err = m.each(func(e *enforcement, shared *sharedMaps) error {
+		if e.label() != name {
+			return nil
+		}
+		found = true
+		return e.remove(shared)
+	})
+	if err == nil && found {
+		err = sweep(m.cfg.Name)
+	}
+	return found, err
+}
+
+func (m machine) SetMode(name string, mode tetragon.TracingPolicyMode) (found bool, err error) {
+	to := bpf.SensorModeMODE_MONITOR
+	if mode == tetragon.TracingPolicyMode_TP_MODE_ENFORCE {
+		to = bpf.SensorModeMODE_ENFORCE
+	}
+	err = m.each(func(e *enforcement, shared *sharedMaps) error {
+		if e.Name != name {
+			return nil
+		}
+		found = true
+		return e.setMode(shared, to)
+	})
+	return found, err
+}
+
+func (m machine) Tidy() error { return sweep(m.cfg.Name) }
+
+// describe gives what is asked about a policy.
+func (e *enforcement) describe() Enforced {
+	d := Enforced{Name: e.label(), Programs: e.Programs, Err: e.err, Info: names.PolicyInfo{Cgroup: e.Cgroup, Errors: e.failed}}
+	switch e.mode {
+	case bpf.SensorModeMODE_ENFORCE:
+		d.Mode = tetragon.TracingPolicyMode_TP_MODE_ENFORCE
+	case bpf.SensorModeMODE_MONITOR:
+		d.Mode = tetragon.TracingPolicyMode_TP_MODE_MONITOR
+	}
+	for _, t := range e.stats {
+		if t.tally.Kills+t.tally.Would == 0 {
+			continue
+		}
+		kill, would := t.times()
+		d.Info.Kills = append(d.Info.Kills, names.PolicyKill{
+			Path: []byte(t.path), Kills: t.tally.Kills, Would: t.tally.Would, LastKill: kill, LastWould: would})
+	}
+	return d
+}
+
+// label is the policy's name, or one made up for pins that do not tell it.
+func (e *enforcement) label() string {
+	if e.Name == "" {
+		return fmt.Sprintf("%s%d", names.BrokenPrefix, e.slot)
+	}
+	return e.Name
+}
