@@ -194,13 +194,15 @@ static void *perform_in_thread(void *argv)
 	exit(perform(argv));
 }
 
-/* the rest is done by a thread that outlives the first */
-static void leave_to_thread(char **argv)
+/* the rest is done by a thread, for which the first waits or which it leaves alone */
+static void hand_to_thread(char **argv, int wait)
 {
 	pthread_t t;
 
 	if (pthread_create(&t, NULL, perform_in_thread, argv))
 		fail("thread");
+	if (wait)
+		pthread_join(t, NULL);
 	pthread_exit(NULL);
 }
 
@@ -264,8 +266,8 @@ static int perform(char **argv)
 			fclose(stdin), fclose(stdout), fclose(stderr);
 		} else if (!strcmp(op, "victim")) {
 			fork_victim();
-		} else if (!strcmp(op, "leave")) {
-			leave_to_thread(argv + 1);
+		} else if (!strcmp(op, "hand") || !strcmp(op, "leave")) {
+			hand_to_thread(argv + 1, *op == 'h');
 		} else if (!strcmp(op, "exec")) { /* with the rest for its arguments */
 			execv(arg, argv + 1);
 			fail(arg);
