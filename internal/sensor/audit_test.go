@@ -202,6 +202,22 @@ func TestAuditTellsWhatCameIntoTheCgroupWithoutAnExec(t *testing.T) {
 	if p := all[0].GetProcessExec().GetProcess(); p.GetBinary() != "/usr/bin/dash" || p.GetFlags() != "procFS" {
 		t.Errorf("the first event is %v, want the shell, start not seen", all[0])
 	}
+	// One that does nothing is told as well.
+	silent := exec.Command("/bin/sh", "-c", "echo $$ >"+g.Dir+"/cgroup.procs; read line; exit 0")
+	stdin, err := silent.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	upTo(func(ev *tapi.GetEventsResponse) bool {
+		p := ev.GetProcessExec().GetProcess()
+		return p.GetPid().GetValue() == uint32(silent.Process.Pid) && p.GetFlags() == "procFS"
+	})
+	if err := errors.Join(stdin.Close(), silent.Wait()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAuditTellsWhatLeftTheCgroup(t *testing.T) {

@@ -96,7 +96,7 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 		programs = append(programs, "observe_socket")
 	}
 	if group.Level > 0 {
-		programs = append(programs, "observe_leave")
+		programs = append(programs, "observe_move")
 	}
 	subset(spec, programs,
 		[]string{"lists", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
@@ -121,8 +121,8 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 // attachProcesses attaches the exec, fork and exit hooks.
 func (o *observer) attachProcesses() error {
 	names := []string{"observe_exec", "observe_fork", "observe_exit"}
-	if o.coll.Programs["observe_leave"] != nil {
-		names = append(names, "observe_leave")
+	if o.coll.Programs["observe_move"] != nil {
+		names = append(names, "observe_move")
 	}
 	return o.attachTracing(names...)
 }

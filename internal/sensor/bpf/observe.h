@@ -400,17 +400,23 @@ int BPF_PROG(observe_exit, struct task_struct *task)
 }
 
 /*
- * What it does outside is not seen, so that it is told; an exec there is the
- * end of the image that was followed.
+ * One that comes into the cgroup may do nothing, and is there. What one that
+ * leaves does outside is not seen, so that it is told; an exec there is the end
+ * of the image that was followed.
  */
 SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(observe_leave, struct cgroup *to, const char *path, struct task_struct *task)
+int BPF_PROG(observe_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
 	struct event e = {};
 	struct told *t;
+	bool fresh = false;
 
-	if (in_scope(task))
+	if (in_scope(task)) {
+		track(task, true, &fresh);
+		if (fresh)
+			tell_task(task);
 		return 0;
+	}
 	t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
 	if (!t || !t->tracked)
 		return 0;

@@ -173,7 +173,7 @@ const (
 	SensorProgObserveExit   = "observe_exit"
 	SensorProgObserveFile   = "observe_file"
 	SensorProgObserveFork   = "observe_fork"
-	SensorProgObserveLeave  = "observe_leave"
+	SensorProgObserveMove   = "observe_move"
 	SensorProgObserveRaw    = "observe_raw"
 	SensorProgObserveSocket = "observe_socket"
 	SensorProgObserveTask   = "observe_task"
@@ -247,7 +247,7 @@ type SensorProgramSpecs struct {
 	ObserveExit   *ebpf.ProgramSpec `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.ProgramSpec `ebpf:"observe_file"`
 	ObserveFork   *ebpf.ProgramSpec `ebpf:"observe_fork"`
-	ObserveLeave  *ebpf.ProgramSpec `ebpf:"observe_leave"`
+	ObserveMove   *ebpf.ProgramSpec `ebpf:"observe_move"`
 	ObserveRaw    *ebpf.ProgramSpec `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.ProgramSpec `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.ProgramSpec `ebpf:"observe_task"`
@@ -377,7 +377,7 @@ type SensorPrograms struct {
 	ObserveExit   *ebpf.Program `ebpf:"observe_exit"`
 	ObserveFile   *ebpf.Program `ebpf:"observe_file"`
 	ObserveFork   *ebpf.Program `ebpf:"observe_fork"`
-	ObserveLeave  *ebpf.Program `ebpf:"observe_leave"`
+	ObserveMove   *ebpf.Program `ebpf:"observe_move"`
 	ObserveRaw    *ebpf.Program `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.Program `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.Program `ebpf:"observe_task"`
@@ -398,7 +398,7 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveExit,
 		p.ObserveFile,
 		p.ObserveFork,
-		p.ObserveLeave,
+		p.ObserveMove,
 		p.ObserveRaw,
 		p.ObserveSocket,
 		p.ObserveTask,
