@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"profile/internal/sensor/bpf"
 	"profile/internal/tetragon"
 )
 
@@ -31,11 +32,15 @@ type Policy struct {
 	// Of an audit policy: the hooks that give events.
 	Sockets, Execs, Forks bool
 
+	// Paths, or prefixes of them, and how they are compared; none is no
+	// comparison, for an audit policy alone.
+	Op    bpf.SensorMatchOp
+	Paths []string
+
 	// Of an enforcing policy.
 	Enforcing bool
 	Monitor   bool
 	HostOnly  bool
-	Paths     []string
 }
 
 // refusal is an InvalidArgument that names the field.
@@ -246,20 +251,36 @@ func (out *Policy) readFamilies(field string, values []string, sees []int32) err
 	return nil
 }
 
+var matchOps = map[string]bpf.SensorMatchOp{
+	"In": bpf.SensorMatchOpOP_IN, "NotIn": bpf.SensorMatchOpOP_NOT_IN,
+	"Prefix": bpf.SensorMatchOpOP_PREFIX, "NotPrefix": bpf.SensorMatchOpOP_NOT_PREFIX,
+}
+
+// matches compares a path as the kernel's programs do.
+func (out *Policy) matches(path string) bool {
+	switch out.Op {
+	case bpf.SensorMatchOpOP_NOT_IN:
+		return !slices.Contains(out.Paths, path)
+	case bpf.SensorMatchOpOP_PREFIX, bpf.SensorMatchOpOP_NOT_PREFIX:
+		found := slices.ContainsFunc(out.Paths, func(p string) bool { return strings.HasPrefix(path, p) })
+		return found == (out.Op == bpf.SensorMatchOpOP_PREFIX)
+	}
+	return len(out.Paths) == 0 || slices.Contains(out.Paths, path)
+}
+
 func (out *Policy) readBinaries(field string, match []tetragon.MatchBinaries) error {
-	if !out.Enforcing {
-		if len(match) > 0 {
-			return refusal(field, "only an enforcing policy selects binaries here")
-		}
+	if !out.Enforcing && len(match) == 0 {
 		return nil
 	}
 	if len(match) != 1 {
-		return refusal(field, "%d lists of binaries, an enforcing policy has exactly one", len(match))
+		return refusal(field, "%d lists of binaries, this sensor takes exactly one", len(match))
 	}
 	field, m := field+"[0]", match[0]
-	if m.Operator != "In" {
-		return refusal(field+".operator", "%q is not In", m.Operator)
+	op, ok := matchOps[m.Operator]
+	if !ok {
+		return refusal(field+".operator", "%q is none of In, NotIn, Prefix, NotPrefix", m.Operator)
 	}
+	out.Op = op
 	if len(m.Values) == 0 {
 		return refusal(field+".values", "an empty list would match every process")
 	}

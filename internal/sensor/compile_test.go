@@ -82,8 +82,8 @@ func TestCompileRefusesByField(t *testing.T) {
 		{"two selectors", audit(), func(p *tetragon.Policy) {
 			p.Spec.KProbes[0].Selectors = append(p.Spec.KProbes[0].Selectors, p.Spec.KProbes[0].Selectors[0])
 		}, "spec.kprobes[0].selectors:"},
-		{"binaries in an audit policy", audit(), func(p *tetragon.Policy) {
-			selector(p).MatchBinaries = []tetragon.MatchBinaries{{Operator: "NotIn", Values: []string{"/x"}}}
+		{"two lists of binaries", audit(), func(p *tetragon.Policy) {
+			selector(p).MatchBinaries = []tetragon.MatchBinaries{{Operator: "NotIn", Values: []string{"/x"}}, {Operator: "In", Values: []string{"/y"}}}
 		}, "spec.kprobes[0].selectors[0].matchBinaries:"},
 		{"a family unseen", audit(), func(p *tetragon.Policy) { selector(p).MatchArgs[0].Values = []string{"2", "17"} }, "spec.kprobes[0].selectors[0].matchArgs[0].values[1]: the socket hook of this kernel does not see family packet"},
 		{"no family", audit(), func(p *tetragon.Policy) { selector(p).MatchArgs = selector(p).MatchArgs[1:] }, "spec.kprobes[0].selectors[0].matchArgs:"},
@@ -96,7 +96,7 @@ func TestCompileRefusesByField(t *testing.T) {
 			selector(p).MatchActions = append(selector(p).MatchActions, tetragon.MatchAction{Action: "Post"})
 		}, "spec.kprobes[0].selectors[0].matchActions:"},
 		{"no binaries to kill", enforce(), func(p *tetragon.Policy) { selector(p).MatchBinaries = nil }, "spec.kprobes[0].selectors[0].matchBinaries:"},
-		{"all but some to kill", enforce(), func(p *tetragon.Policy) { selector(p).MatchBinaries[0].Operator = "NotIn" }, "spec.kprobes[0].selectors[0].matchBinaries[0].operator:"},
+		{"another comparison", enforce(), func(p *tetragon.Policy) { selector(p).MatchBinaries[0].Operator = "Postfix" }, "spec.kprobes[0].selectors[0].matchBinaries[0].operator:"},
 		{"a relative path", enforce(), func(p *tetragon.Policy) { selector(p).MatchBinaries[0].Values = []string{"x"} }, "spec.kprobes[0].selectors[0].matchBinaries[0].values[0]:"},
 		{"a long path", enforce(), func(p *tetragon.Policy) {
 			selector(p).MatchBinaries[0].Values = []string{"/" + strings.Repeat("x", 255)}

@@ -73,7 +73,8 @@ func (c *converter) convert(r *record) {
 			c.sendKprobe(r, p, names.CallLeave, nil, nil)
 		}
 	case bpf.SensorKindKIND_SOCKET, bpf.SensorKindKIND_HELD:
-		if c.policy.Sockets {
+		// The kernel tells a socket once for each process: few are left to compare.
+		if c.policy.Sockets && c.policy.matches(string(r.path)) {
 			c.sendKprobe(r, c.table.find(r), names.CallSocketCreate, []*tetragon.KprobeArgument{
 				intArg(int32(r.Family)), intArg(int32(r.Type)), intArg(int32(r.Protocol)), intArg(0)}, c.socketData(r))
 		}

@@ -1,7 +1,6 @@
 package sensor
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -35,12 +33,13 @@ type enforcement struct {
 
 // meta is what the pins themselves do not say, kept beside them as JSON.
 type meta struct {
-	Name     string  `json:"name"`
-	Cgroup   string  `json:"cgroup"`
-	CgroupID uint64  `json:"cgroup_id"`
-	Level    int     `json:"level"`
-	HostOnly bool    `json:"host_only"`
-	Families []int32 `json:"families"`
+	Name     string            `json:"name"`
+	Cgroup   string            `json:"cgroup"`
+	CgroupID uint64            `json:"cgroup_id"`
+	Level    int               `json:"level"`
+	HostOnly bool              `json:"host_only"`
+	Families []int32           `json:"families"`
+	Op       bpf.SensorMatchOp `json:"op"`
 	// Programs are those that must be attached for the policy to act.
 	Programs []string `json:"programs"`
 }
@@ -51,7 +50,7 @@ type stat struct {
 	tally bpf.SensorTally
 }
 
-var enforceMaps = []string{"lists", "scopes", "walks", "verdicts", "tallies", "exec_walk"}
+var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "verdicts", "tallies", "exec_walk"}
 
 const (
 	pinMeta    = "meta"
@@ -117,7 +116,7 @@ func loadEnforcement(p *Policy, h hooks, name string) (err error) {
 	}
 	e := &enforcement{slot: slot, dir: slotDir(dir, slot), meta: meta{
 		Name: p.Name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly,
-		Families: p.Families, Programs: h.programs()}}
+		Families: p.Families, Op: p.Op, Programs: h.programs()}}
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of a policy: %w", err)
 	}
@@ -154,7 +153,7 @@ func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *share
 	if err != nil {
 		return fmt.Errorf("read the sensor's object: %w", err)
 	}
-	list, err := e.makeList(spec, p.Paths)
+	list, err := e.makeList(spec, p)
 	if err != nil {
 		return err
 	}
@@ -163,8 +162,8 @@ func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *share
 	if err := e.setConstants(spec, p, h, group); err != nil {
 		return err
 	}
-	spec.Maps["tallies"].MaxEntries = uint32(len(p.Paths)) + 1
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "scopes")})
+	spec.Maps["tallies"].MaxEntries = uint32(len(p.Paths)) + extraTallies
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "prefixes", "scopes")})
 	if err != nil {
 		return fmt.Errorf("load the enforcing programs: %w", err)
 	}
@@ -172,7 +171,7 @@ func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *share
 	if err := coll.Maps["tallies"].Pin(filepath.Join(e.dir, pinTallies)); err != nil {
 		return fmt.Errorf("pin the counts: %w", err)
 	}
-	if err := shared.maps["lists"].Put(e.slot, list); err != nil {
+	if err := shared.maps[outerOf(p.Op)].Put(e.slot, list); err != nil {
 		return fmt.Errorf("put the list in its place: %w", err)
 	}
 	mode := bpf.SensorModeMODE_ENFORCE
@@ -190,7 +189,8 @@ func (e *enforcement) setConstants(spec *ebpf.CollectionSpec, p *Policy, h hooks
 		return err
 	}
 	for name, value := range map[string]any{
-		"slot": e.slot, "host_only": p.HostOnly, "can_kill": h.kill, "errors_index": uint32(len(p.Paths)),
+		"slot": e.slot, "host_only": p.HostOnly, "can_kill": h.kill, "op": uint32(p.Op),
+		"others_index": uint32(len(p.Paths)), "errors_index": uint32(len(p.Paths)) + 1,
 	} {
 		if err := setVariable(spec, name, value); err != nil {
 			return err
@@ -199,29 +199,63 @@ func (e *enforcement) setConstants(spec *ebpf.CollectionSpec, p *Policy, h hooks
 	return nil
 }
 
-// makeList makes and pins the map from paths to their counts.
-func (e *enforcement) makeList(spec *ebpf.CollectionSpec, paths []string) (*ebpf.Map, error) {
-	inner := spec.Maps["lists"].InnerMap.Copy()
-	inner.MaxEntries = uint32(len(paths))
+// extraTallies follow those of the paths: of what is listed by not being in the
+// list, and of what could not be judged.
+const extraTallies = 2
+
+// outerOf names the map that holds the lists of such policies.
+func outerOf(op bpf.SensorMatchOp) string {
+	if op == bpf.SensorMatchOpOP_PREFIX || op == bpf.SensorMatchOpOP_NOT_PREFIX {
+		return "prefixes"
+	}
+	return "lists"
+}
+
+// makeList makes and pins the map from paths, or prefixes, to their counts.
+func (e *enforcement) makeList(spec *ebpf.CollectionSpec, p *Policy) (*ebpf.Map, error) {
+	inner := spec.Maps[outerOf(p.Op)].InnerMap.Copy()
+	inner.MaxEntries = uint32(len(p.Paths))
 	inner.Contents = nil
 	list, err := ebpf.NewMap(inner)
 	if err != nil {
-		return nil, fmt.Errorf("make a list of %d paths: %w", len(paths), err)
+		return nil, fmt.Errorf("make a list of %d paths: %w", len(p.Paths), err)
 	}
-	keys, values := make([][maxPath + 1]byte, len(paths)), make([]uint32, len(paths))
-	for i, p := range paths {
-		copy(keys[i][:], p)
-		values[i] = uint32(i)
-	}
-	_, err = list.BatchUpdate(keys, values, nil)
-	if err == nil {
+	if err = fillList(list, p); err == nil {
 		err = list.Pin(filepath.Join(e.dir, pinList))
 	}
 	if err != nil {
 		list.Close()
-		return nil, fmt.Errorf("fill a list of %d paths: %w", len(paths), err)
+		return nil, fmt.Errorf("fill a list of %d paths: %w", len(p.Paths), err)
 	}
 	return list, nil
+}
+
+func fillList(list *ebpf.Map, p *Policy) error {
+	values := make([]uint32, len(p.Paths))
+	for i := range values {
+		values[i] = uint32(i)
+	}
+	if outerOf(p.Op) == "prefixes" {
+		keys := make([]prefixKey, len(p.Paths))
+		for i, path := range p.Paths {
+			keys[i].Bits = uint32(len(path)) * 8
+			copy(keys[i].Text[:], path)
+		}
+		_, err := list.BatchUpdate(keys, values, nil)
+		return err
+	}
+	keys := make([][maxPath + 1]byte, len(p.Paths))
+	for i, path := range p.Paths {
+		copy(keys[i][:], path)
+	}
+	_, err := list.BatchUpdate(keys, values, nil)
+	return err
+}
+
+// prefixKey is the key of a prefix, as bpf/policy.h has it.
+type prefixKey struct {
+	Bits uint32
+	Text [maxPath + 1]byte
 }
 
 // attach attaches the programs in their order. Each link is let go of once it
@@ -253,7 +287,7 @@ func (e *enforcement) setMode(shared *sharedMaps, mode bpf.SensorMode) error {
 	if e.HostOnly {
 		host = 1
 	}
-	s := bpf.SensorScope{Cgroup: e.CgroupID, Level: uint32(e.Level), Mode: uint32(mode), HostOnly: host}
+	s := bpf.SensorScope{Cgroup: e.CgroupID, Level: uint32(e.Level), Mode: uint32(mode), HostOnly: host, Op: uint32(e.Op)}
 	if err := shared.maps["scopes"].Put(e.slot, s); err != nil {
 		return fmt.Errorf("set the mode of policy %s: %w", e.Name, err)
 	}
@@ -318,120 +352,4 @@ func (e *enforcement) detach() error {
 		errs = append(errs, l.Unpin(), l.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// enforcements reads what is pinned. What is only half there is listed too,
-// with the error.
-func enforcements(dir string, shared *sharedMaps) ([]*enforcement, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read pins: %w", err)
-	}
-	var all []*enforcement
-	for _, entry := range entries {
-		n, err := strconv.ParseUint(entry.Name(), 10, 32)
-		if err != nil || !entry.IsDir() || n >= maxPolicies {
-			continue
-		}
-		e := &enforcement{slot: uint32(n), dir: filepath.Join(dir, entry.Name())}
-		e.err = e.read(shared)
-		all = append(all, e)
-	}
-	return all, nil
-}
-
-func (e *enforcement) read(shared *sharedMaps) error {
-	if err := e.readMeta(); err != nil {
-		return err
-	}
-	var s bpf.SensorScope
-	if err := shared.maps["scopes"].Lookup(e.slot, &s); err != nil {
-		return fmt.Errorf("read the mode: %w", err)
-	}
-	e.mode = bpf.SensorMode(s.Mode)
-	if err := e.readStats(); err != nil {
-		return err
-	}
-	return e.checkLinks()
-}
-
-func (e *enforcement) readMeta() error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinMeta), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("open the description: %w", err)
-	}
-	defer m.Close()
-	var raw []byte
-	if err := m.Lookup(uint32(0), &raw); err != nil {
-		return fmt.Errorf("read the description: %w", err)
-	}
-	if err := json.Unmarshal(bytes.TrimRight(raw, "\x00"), &e.meta); err != nil {
-		return fmt.Errorf("read the description: %w", err)
-	}
-	return nil
-}
-
-func (e *enforcement) readStats() error {
-	list, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinList), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("open the list: %w", err)
-	}
-	defer list.Close()
-	counts, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinTallies), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("open the counts: %w", err)
-	}
-	defer counts.Close()
-	tallies := make([]bpf.SensorTally, counts.MaxEntries())
-	for i := range tallies {
-		if err := counts.Lookup(uint32(i), &tallies[i]); err != nil {
-			return fmt.Errorf("read the counts: %w", err)
-		}
-	}
-	e.failed = tallies[len(tallies)-1].Kills
-	e.stats = nil
-	var key [maxPath + 1]byte
-	var index uint32
-	it := list.Iterate()
-	for it.Next(&key, &index) {
-		if int(index) < len(tallies) {
-			e.stats = append(e.stats, stat{string(bytes.TrimRight(key[:], "\x00")), tallies[index]})
-		}
-	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("read the list: %w", err)
-	}
-	return nil
-}
-
-// checkLinks finds out whether the hooks are still there. A link whose cgroup
-// was removed, or that was detached, is pinned still and does nothing.
-func (e *enforcement) checkLinks() error {
-	for _, name := range e.Programs {
-		l, err := link.LoadPinnedLink(filepath.Join(e.dir, pinLink+name), nil)
-		if err != nil {
-			return fmt.Errorf("the hook %s is gone: %w", name, err)
-		}
-		info, err := l.Info()
-		l.Close()
-		if err != nil {
-			return fmt.Errorf("ask the hook %s: %w", name, err)
-		}
-		if cg := info.Cgroup(); cg != nil && cg.CgroupId == 0 {
-			return fmt.Errorf("the hook %s was detached, or cgroup %q was removed", name, e.Cgroup)
-		}
-	}
-	return nil
-}
-
-// times turns the boot times of a tally into wall-clock times.
-func (t *stat) times() (kill, would time.Time) {
-	c := &clock{}
-	if t.tally.LastKill != 0 {
-		kill = c.wall(t.tally.LastKill).UTC()
-	}
-	if t.tally.LastWould != 0 {
-		would = c.wall(t.tally.LastWould).UTC()
-	}
-	return kill, would
 }

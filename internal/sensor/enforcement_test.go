@@ -261,6 +261,47 @@ func TestRemovedBehindItsBackIsForgotten(t *testing.T) {
 	}
 }
 
+func TestEnforcementComparesInFourWays(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	dir := t.TempDir()
+	inside, outside := filepath.Join(dir, "in", "nc"), filepath.Join(dir, "out", "nc")
+	for _, path := range []string{inside, outside} {
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, "/usr/bin/nc.openbsd", path)
+	}
+	a := serve(t, Config{Name: "sensor-test-ways", Node: "node"})
+	for _, tc := range []struct {
+		op, value       string
+		inside, outside bool
+	}{
+		{"In", inside, true, false},
+		{"NotIn", inside, false, true},
+		{"Prefix", filepath.Dir(inside) + "/", true, false},
+		{"Prefix", dir + "/o", false, true},
+		{"NotPrefix", filepath.Dir(inside) + "/", false, true},
+	} {
+		p := enforcingPolicy("profile-enforce-test", "enforce", g, tc.value)
+		p.Spec.KProbes[0].Selectors[0].MatchBinaries[0].Operator = tc.op
+		if err := a.Add(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]bool{inside: tc.inside, outside: tc.outside} {
+			if got := killed(run(t, g, path, "-z", "127.0.0.1", "1")); got != want {
+				t.Errorf("%s %s: %s killed is %v, want %v", tc.op, tc.value, path, got, want)
+			}
+		}
+		if k, _ := counters(t, a, p.Metadata.Name); k != 1 {
+			t.Errorf("%s %s: %d kills counted, want 1", tc.op, tc.value, k)
+		}
+		if err := a.Delete(t.Context(), p.Metadata.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Packet sockets, raw ones and AF_XDP, on whichever hook this kernel takes.
 func TestEnforcementReachesPacketSockets(t *testing.T) {
 	needKernel(t)

@@ -91,6 +91,6 @@ func loadOne(name string) (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the sensor's object: %w", err)
 	}
-	subset(spec, []string{name}, []string{"lists", "scopes", "epoch", "walks", "events", "delivered", "told"})
+	subset(spec, []string{name}, []string{"lists", "prefixes", "scopes", "epoch", "walks", "events", "delivered", "told"})
 	return ebpf.NewCollection(spec)
 }

@@ -99,12 +99,12 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 		programs = append(programs, "observe_move")
 	}
 	subset(spec, programs,
-		[]string{"lists", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
+		[]string{"lists", "prefixes", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
 	if err := setScope(spec, group, families); err != nil {
 		return nil, err
 	}
 	spec.Maps["events"].MaxEntries = ring
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "scopes", "epoch")})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "prefixes", "scopes", "epoch")})
 	if err != nil {
 		return nil, fmt.Errorf("load the sensor's programs: %w", err)
 	}

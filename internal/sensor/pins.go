@@ -134,7 +134,7 @@ func (s *sharedMaps) close() {
 	}
 }
 
-var sharedNames = []string{"lists", "scopes", "epoch"}
+var sharedNames = []string{"lists", "prefixes", "scopes", "epoch"}
 
 // openShared opens the shared maps of a directory, and makes them where they
 // are missing and create says so. Without it, fs.ErrNotExist is theirs.
@@ -178,8 +178,10 @@ func (s *sharedMaps) raise() error {
 // clear empties a slot.
 func (s *sharedMaps) clear(slot uint32) error {
 	errs := []error{s.maps["scopes"].Put(slot, bpf.SensorScope{})}
-	if err := s.maps["lists"].Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		errs = append(errs, err)
+	for _, outer := range []string{"lists", "prefixes"} {
+		if err := s.maps[outer].Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(append(errs, s.raise())...); err != nil {
 		return fmt.Errorf("clear slot %d: %w", slot, err)

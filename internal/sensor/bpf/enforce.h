@@ -14,13 +14,10 @@
 
 const volatile bool can_kill = true;
 
-enum verdict {
-	UNLISTED = 1,
-	LISTED = 2,
-};
+const volatile __u32 op;
 
 struct verdict_state {
-	__u32 verdict;
+	__u32 verdict; /* enum match */
 	__u32 index;
 };
 
@@ -47,7 +44,7 @@ struct {
 	__type(value, struct tally);
 } tallies SEC(".maps");
 
-const volatile __u32 errors_index;
+const volatile __u32 others_index, errors_index;
 
 /* sched_process_exec runs without preemption, one at a time on a CPU. */
 struct {
@@ -57,28 +54,18 @@ struct {
 	__type(value, struct scratch);
 } exec_walk SEC(".maps");
 
-/* The list's word on the executable of a task; 0 if there is no list. */
+/* The policy's word on the executable of a task. A task without one is a kernel thread. */
 static __always_inline __u32 look_up(
 	struct task_struct *task, struct scratch *s, bool at_exec, __u32 *index)
 {
 	struct file *exe = exe_of(task);
-	__u32 n = slot, *found;
 	struct walk w = {};
-	void *list;
 
 	if (!exe)
-		return UNLISTED;
+		return MATCH_NO;
+	*index = others_index;
 	walk_exe_short(&w, exe, task, s->path, at_exec);
-	if (!key_of(s, &w))
-		return UNLISTED;
-	list = bpf_map_lookup_elem(&lists, &n);
-	if (!list)
-		return 0;
-	found = bpf_map_lookup_elem(list, &s->key);
-	if (!found)
-		return UNLISTED;
-	*index = *found;
-	return LISTED;
+	return match_path(slot, op, s, key_of(s, &w), index);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -166,7 +153,8 @@ static __always_inline bool refuse(bool counted)
 	struct scope *scope;
 	struct tally *t;
 
-	if (judge(task, &index) != LISTED || !in_scope(task) || (host_only && !in_host_pidns(task)))
+	if (judge(task, &index) != MATCH_YES || !in_scope(task) ||
+		(host_only && !in_host_pidns(task)))
 		return false;
 	scope = bpf_map_lookup_elem(&scopes, &n);
 	t = bpf_map_lookup_elem(&tallies, &index);

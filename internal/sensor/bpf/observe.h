@@ -426,24 +426,22 @@ int BPF_PROG(observe_move, struct cgroup *to, const char *path, struct task_stru
 }
 
 /* The mode of the policy that acts on this process, if one does. */
-static __always_inline __u32 listed_mode(struct task_struct *task, const struct path_key *key)
+static __always_inline __u32 listed_mode(struct task_struct *task, struct scratch *s, bool named)
 {
 	struct cgroup *cgrp = cgroup_of(task);
 	bool host = in_host_pidns(task);
-	__u32 i, mode = MODE_NONE;
-	struct scope *s;
-	void *list;
+	__u32 i, index, mode = MODE_NONE;
+	struct scope *scope;
 
 	for (i = 0; i < MAX_POLICIES; i++) {
 		__u32 n = i;
 
-		s = bpf_map_lookup_elem(&scopes, &n);
-		if (!s || !s->mode || (s->host_only && !host) ||
-			!is_below(cgrp, s->cgroup, s->level))
+		scope = bpf_map_lookup_elem(&scopes, &n);
+		if (!scope || scope->mode <= mode || (scope->host_only && !host) ||
+			!is_below(cgrp, scope->cgroup, scope->level))
 			continue;
-		list = bpf_map_lookup_elem(&lists, &n);
-		if (list && bpf_map_lookup_elem(list, key) && s->mode > mode)
-			mode = s->mode;
+		if (match_path(n, scope->op, s, named, &index) == MATCH_YES)
+			mode = scope->mode;
 	}
 	return mode;
 }
@@ -462,6 +460,7 @@ static __always_inline bool tell_socket(
 	struct scratch *s;
 	struct walk w = {};
 	__u32 mode = MODE_NONE;
+	bool named;
 
 	out = bpf_ringbuf_reserve(&events, sizeof(*out), 0);
 	if (!out) {
@@ -472,8 +471,9 @@ static __always_inline bool tell_socket(
 	s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (s && exe) {
 		walk_exe_short(&w, exe, task, s->path, false);
-		if (key_of(s, &w)) {
-			mode = listed_mode(task, &s->key);
+		named = key_of(s, &w);
+		mode = listed_mode(task, s, named);
+		if (named) {
 			__builtin_memcpy(out->path, s->key.text, sizeof(out->path));
 			out->head.path_len = SHORT_ZONE - w.pos;
 		}

@@ -18,6 +18,14 @@ enum mode {
 	MODE_ENFORCE = 2,
 };
 
+/* How a policy compares the executable with its list. */
+enum match_op {
+	OP_IN = 0,
+	OP_NOT_IN = 1,
+	OP_PREFIX = 2,
+	OP_NOT_PREFIX = 3,
+};
+
 /* Of the policy that a program was loaded for. */
 const volatile __u32 slot;
 const volatile __u64 scope_id;	  /* id of the cgroup; unused at level 0 */
@@ -34,7 +42,7 @@ struct scope {
 	__u32 level;
 	__u32 mode;
 	__u32 host_only;
-	__u32 pad;
+	__u32 op; /* enum match_op */
 };
 
 struct {
@@ -50,6 +58,22 @@ struct {
 			__type(value, __u32); /* index into the policy's counts */
 		});
 } lists SEC(".maps");
+
+/* The same for the prefixes of a policy that compares those: a key is how many bits count, then a
+ * path. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_POLICIES);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__uint(key_size, sizeof(__u32) + SHORT_ZONE);
+			__uint(value_size, sizeof(__u32));
+		});
+} prefixes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -68,6 +92,8 @@ struct {
 
 struct scratch {
 	char path[SHORT_ZONE + NAME_MAX + 1];
+	__u32 pad;
+	__u32 bits; /* with the key behind it the key of a prefix */
 	struct path_key key;
 };
 
@@ -131,7 +157,36 @@ static __always_inline bool key_of(struct scratch *s, const struct walk *w)
 	__builtin_memset(&s->key, 0, sizeof(s->key));
 	bpf_probe_read_kernel(
 		s->key.text, len & (SHORT_ZONE - 1), &s->path[w->pos & (SHORT_ZONE - 1)]);
+	s->bits = len * 8;
 	return true;
+}
+
+enum match {
+	MATCH_UNKNOWN = 0, /* the policy has no list (yet) */
+	MATCH_NO = 1,
+	MATCH_YES = 2,
+};
+
+/*
+ * The word of the policy in slot n on an executable; named says that it has a
+ * key. Where one of the list's own values matched, index is that one's.
+ */
+static __always_inline enum match match_path(
+	__u32 n, __u32 op, struct scratch *s, bool named, __u32 *index)
+{
+	void *list = op < OP_PREFIX ? bpf_map_lookup_elem(&lists, &n)
+				    : bpf_map_lookup_elem(&prefixes, &n);
+	__u32 *found = NULL;
+
+	if (!list)
+		return MATCH_UNKNOWN;
+	if (named && op < OP_PREFIX)
+		found = bpf_map_lookup_elem(list, &s->key);
+	else if (named)
+		found = bpf_map_lookup_elem(list, &s->bits);
+	if (found)
+		*index = *found;
+	return (op == OP_NOT_IN || op == OP_NOT_PREFIX) == !found ? MATCH_YES : MATCH_NO;
 }
 
 #endif

@@ -19,3 +19,4 @@ const enum kind *const go_kind __attribute__((unused));
 const enum flag *const go_flag __attribute__((unused));
 const enum mode *const go_mode __attribute__((unused));
 const enum walk_end *const go_walk_end __attribute__((unused));
+const enum match_op *const go_match_op __attribute__((unused));

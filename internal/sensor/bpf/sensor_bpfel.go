@@ -79,6 +79,15 @@ const (
 	SensorKindKINDS       SensorKind = 8
 )
 
+type SensorMatchOp uint32
+
+const (
+	SensorMatchOpOP_IN         SensorMatchOp = 0
+	SensorMatchOpOP_NOT_IN     SensorMatchOp = 1
+	SensorMatchOpOP_PREFIX     SensorMatchOp = 2
+	SensorMatchOpOP_NOT_PREFIX SensorMatchOp = 3
+)
+
 type SensorMode uint32
 
 const (
@@ -98,12 +107,14 @@ type SensorScope struct {
 	Level    uint32
 	Mode     uint32
 	HostOnly uint32
-	Pad      uint32
+	Op       uint32
 }
 
 type SensorScratch struct {
 	_    structs.HostLayout
 	Path [512]int8
+	Pad  uint32
+	Bits uint32
 	Key  SensorPathKey
 }
 
@@ -158,6 +169,7 @@ const (
 	SensorMapExecWalk       = "exec_walk"
 	SensorMapIterBuild      = "iter_build"
 	SensorMapLists          = "lists"
+	SensorMapPrefixes       = "prefixes"
 	SensorMapScopes         = "scopes"
 	SensorMapTallies        = "tallies"
 	SensorMapTold           = "told"
@@ -186,10 +198,13 @@ const (
 	SensorVarGoEvent        = "go_event"
 	SensorVarGoFlag         = "go_flag"
 	SensorVarGoKind         = "go_kind"
+	SensorVarGoMatchOp      = "go_match_op"
 	SensorVarGoMode         = "go_mode"
 	SensorVarGoSocketEvent  = "go_socket_event"
 	SensorVarGoWalkEnd      = "go_walk_end"
 	SensorVarHostOnly       = "host_only"
+	SensorVarOp             = "op"
+	SensorVarOthersIndex    = "others_index"
 	SensorVarScopeId        = "scope_id"
 	SensorVarScopeLevel     = "scope_level"
 	SensorVarSlot           = "slot"
@@ -267,6 +282,7 @@ type SensorMapSpecs struct {
 	ExecWalk  *ebpf.MapSpec `ebpf:"exec_walk"`
 	IterBuild *ebpf.MapSpec `ebpf:"iter_build"`
 	Lists     *ebpf.MapSpec `ebpf:"lists"`
+	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Scopes    *ebpf.MapSpec `ebpf:"scopes"`
 	Tallies   *ebpf.MapSpec `ebpf:"tallies"`
 	Told      *ebpf.MapSpec `ebpf:"told"`
@@ -284,10 +300,13 @@ type SensorVariableSpecs struct {
 	GoEvent       *ebpf.VariableSpec `ebpf:"go_event"`
 	GoFlag        *ebpf.VariableSpec `ebpf:"go_flag"`
 	GoKind        *ebpf.VariableSpec `ebpf:"go_kind"`
+	GoMatchOp     *ebpf.VariableSpec `ebpf:"go_match_op"`
 	GoMode        *ebpf.VariableSpec `ebpf:"go_mode"`
 	GoSocketEvent *ebpf.VariableSpec `ebpf:"go_socket_event"`
 	GoWalkEnd     *ebpf.VariableSpec `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.VariableSpec `ebpf:"host_only"`
+	Op            *ebpf.VariableSpec `ebpf:"op"`
+	OthersIndex   *ebpf.VariableSpec `ebpf:"others_index"`
 	ScopeId       *ebpf.VariableSpec `ebpf:"scope_id"`
 	ScopeLevel    *ebpf.VariableSpec `ebpf:"scope_level"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
@@ -320,6 +339,7 @@ type SensorMaps struct {
 	ExecWalk  *ebpf.Map `ebpf:"exec_walk"`
 	IterBuild *ebpf.Map `ebpf:"iter_build"`
 	Lists     *ebpf.Map `ebpf:"lists"`
+	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Scopes    *ebpf.Map `ebpf:"scopes"`
 	Tallies   *ebpf.Map `ebpf:"tallies"`
 	Told      *ebpf.Map `ebpf:"told"`
@@ -336,6 +356,7 @@ func (m *SensorMaps) Close() error {
 		m.ExecWalk,
 		m.IterBuild,
 		m.Lists,
+		m.Prefixes,
 		m.Scopes,
 		m.Tallies,
 		m.Told,
@@ -354,10 +375,13 @@ type SensorVariables struct {
 	GoEvent       *ebpf.Variable `ebpf:"go_event"`
 	GoFlag        *ebpf.Variable `ebpf:"go_flag"`
 	GoKind        *ebpf.Variable `ebpf:"go_kind"`
+	GoMatchOp     *ebpf.Variable `ebpf:"go_match_op"`
 	GoMode        *ebpf.Variable `ebpf:"go_mode"`
 	GoSocketEvent *ebpf.Variable `ebpf:"go_socket_event"`
 	GoWalkEnd     *ebpf.Variable `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.Variable `ebpf:"host_only"`
+	Op            *ebpf.Variable `ebpf:"op"`
+	OthersIndex   *ebpf.Variable `ebpf:"others_index"`
 	ScopeId       *ebpf.Variable `ebpf:"scope_id"`
 	ScopeLevel    *ebpf.Variable `ebpf:"scope_level"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
