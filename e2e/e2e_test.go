@@ -71,6 +71,7 @@ func TestScripts(t *testing.T) {
 			Dir:                 "testdata/script",
 			RequireExplicitExec: true,
 			RequireUniqueNames:  true,
+			Condition:           condition,
 			Setup:               setup,
 			Cmds:                commands,
 		})

@@ -6,9 +6,41 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 )
+
+// modifiesReturns reports whether this kernel takes fmod_ret programs, which
+// see every family of sockets.
+var modifiesReturns = sync.OnceValue(func() bool {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: "security_socket_create", License: "GPL",
+		Instructions: asm.Instructions{asm.LoadMem(asm.R0, asm.R1, 32, asm.DWord), asm.Return()}, // what was to be returned
+	})
+	if err != nil {
+		return false
+	}
+	defer prog.Close()
+	l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+})
+
+// condition knows [fmod_ret].
+func condition(cond string) (bool, error) {
+	if cond == "fmod_ret" {
+		return modifiesReturns(), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
+}
 
 // loaded lists, by bpftool, every program, map and link of this kernel, and
 // every bpffs that is mounted.

@@ -16,14 +16,15 @@ import (
 
 func init() {
 	maps.Copy(commands, map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"name":    cmdName,
-		"long":    cmdLong,
-		"bind":    cmdBind,
-		"settled": cmdSettled,
-		"each":    cmdEach,
-		"gaps":    cmdGaps,
-		"stall":   cmdStall,
-		"resume":  cmdResume,
+		"name":     cmdName,
+		"long":     cmdLong,
+		"bind":     cmdBind,
+		"settled":  cmdSettled,
+		"each":     cmdEach,
+		"gaps":     cmdGaps,
+		"families": cmdFamilies,
+		"stall":    cmdStall,
+		"resume":   cmdResume,
 	})
 }
 
@@ -91,6 +92,15 @@ func cmdEach(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got := strconv.Itoa(n); got != args[1] {
 		ts.Fatalf("%s rows match %s, want %s", got, args[0], args[1])
+	}
+}
+
+// families NAME…: each session watched exactly these.
+func cmdFamilies(ts *testscript.TestScript, neg bool, args []string) {
+	for _, s := range report(ts).Sessions {
+		if !slices.Equal(s.Families, args) {
+			ts.Fatalf("the session watched %q, want %q", s.Families, args)
+		}
 	}
 }
 
