@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help build generate lint test e2e demo soak clean clean-kernel
+.PHONY: help build generate lint test e2e bench demo soak clean clean-kernel
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler, the rest of this file does not.
@@ -37,6 +37,10 @@ test: build ## every test, e2e on this kernel included (as root; says what did n
 
 e2e: build ## only the end-to-end tests; RUN=PATTERN for some
 	@$(GOTEST) ./e2e/... | $(SUM)
+
+# Ratios mean something on a quiet machine only.
+bench: ## measure what must be fast against the least that could be done (as root, with gcc; 8 minutes); writes bench.json
+	@go run ./internal/bench
 
 demo: build ## learn, report, enforce, attack and release, in a cgroup of its own (as root)
 	@examples/demo/demo.sh
