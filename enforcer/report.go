@@ -267,20 +267,20 @@ func (r *Report) killsOf(key store.Key) store.Kill {
 	return r.kills[key.Path]
 }
 
-// attemptRows puts the counts of the kernel beside the attempts that a learner
-// saw, for each stage of which it saw none: both count the same sockets.
+// attemptRows puts what the kernel counted beside the attempts that a learner
+// saw. It counts those too: a row of its own has what is more, for each stage.
 func attemptRows(seen []store.Attempt, counted store.Kill) []AttemptRow {
 	rows := []AttemptRow{}
-	stages := map[string]bool{}
+	told := map[string]uint64{}
 	for _, a := range seen {
-		stages[a.Stage] = true
+		told[a.Stage] += a.Count
 		rows = append(rows, AttemptRow{Family: a.Family, Type: a.Type, Stage: a.Stage, Count: a.Count, First: a.First.UTC(), Last: a.Last.UTC()})
 	}
-	if counted.Kills > 0 && !stages[store.StageEnforce] {
-		rows = append(rows, AttemptRow{Stage: store.StageEnforce, Count: counted.Kills, Last: counted.LastKill.UTC()})
+	if n := counted.Kills; n > told[store.StageEnforce] {
+		rows = append(rows, AttemptRow{Stage: store.StageEnforce, Count: n - told[store.StageEnforce], Last: counted.LastKill.UTC()})
 	}
-	if counted.Would > 0 && !stages[store.StageMonitor] {
-		rows = append(rows, AttemptRow{Stage: store.StageMonitor, Count: counted.Would, Last: counted.LastWould.UTC()})
+	if n := counted.Would; n > told[store.StageMonitor] {
+		rows = append(rows, AttemptRow{Stage: store.StageMonitor, Count: n - told[store.StageMonitor], Last: counted.LastWould.UTC()})
 	}
 	return rows
 }

@@ -113,6 +113,11 @@ func TestReportRowsAreAsPrinted(t *testing.T) {
     "last": "2026-03-01T02:00:00Z"
    },
    {
+    "stage": "enforce",
+    "count": 3,
+    "last": "2026-03-01T02:00:00Z"
+   },
+   {
     "stage": "monitor",
     "count": 3,
     "last": "2026-03-01T03:00:00Z"
@@ -228,7 +233,10 @@ func TestReportShowsTheKernelsCountOnlyWhereNoLearnerSawIt(t *testing.T) {
 	}{
 		{"neither", nil, store.Kill{}, []AttemptRow{}},
 		{"the kernel alone", nil, store.Kill{Kills: 2, LastKill: at(1)}, []AttemptRow{{Stage: "enforce", Count: 2, Last: at(1)}}},
-		{"both", []store.Attempt{{Stage: "enforce", Count: 1}}, store.Kill{Kills: 2}, []AttemptRow{{Stage: "enforce", Count: 1}}},
+		{"both, the same", []store.Attempt{{Stage: "enforce", Count: 2}}, store.Kill{Kills: 2}, []AttemptRow{{Stage: "enforce", Count: 2}}},
+		{"both, a learner for some of the time", []store.Attempt{{Stage: "enforce", Count: 1}}, store.Kill{Kills: 3, LastKill: at(1)},
+			[]AttemptRow{{Stage: "enforce", Count: 1}, {Stage: "enforce", Count: 2, Last: at(1)}}},
+		{"both, and what was counted was not asked for yet", []store.Attempt{{Stage: "enforce", Count: 3}}, store.Kill{Kills: 1}, []AttemptRow{{Stage: "enforce", Count: 3}}},
 		{"each another stage", []store.Attempt{{Stage: "enforce", Count: 1}}, store.Kill{Would: 2},
 			[]AttemptRow{{Stage: "enforce", Count: 1}, {Stage: "monitor", Count: 2}}},
 	} {

@@ -151,7 +151,11 @@ func (a *Agent) Add(ctx context.Context, p *Policy) error {
 		return fmt.Errorf("load policy %s: %w", p.Metadata.Name, err)
 	}
 	if err := a.check(ctx, p); err != nil {
-		return errors.Join(err, a.Delete(context.WithoutCancel(ctx), p.Metadata.Name))
+		left := a.Delete(context.WithoutCancel(ctx), p.Metadata.Name)
+		if status.Code(left) == codes.NotFound {
+			left = nil
+		}
+		return errors.Join(err, left)
 	}
 	return nil
 }
