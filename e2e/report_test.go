@@ -72,6 +72,7 @@ type (
 // for flags of the commands, split at blanks.
 func ask(ts *testscript.TestScript, into any, args ...string) {
 	cmd := exec.Command(filepath.Join(built, "profile"), append([]string{"--db", ts.Getenv("DB")}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError

@@ -54,6 +54,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"ended":    cmdEnded,
 	"clean":    cmdClean,
 	"sabotage": cmdSabotage,
+	"crowd":    cmdCrowd,
 }
 
 // end kills what is left in the cgroup, takes off what is in force, and
