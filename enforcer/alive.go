@@ -55,13 +55,15 @@ func (p *processes) startNotSeen(c *considered, rows []store.Evidence) string {
 
 func (p *processes) open() {
 	p.read = true
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		p.err = err
-		return
+	if p.bootID, p.err = bootID(); p.err == nil {
+		p.proc, p.err = procfs.NewDefaultFS()
 	}
-	p.bootID = strings.TrimSpace(string(id))
-	p.proc, p.err = procfs.NewDefaultFS()
+}
+
+// bootID tells this boot of the machine from all others.
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
 }
 
 // lives reports whether the process with that PID is still the same one. Its

@@ -165,3 +165,10 @@ func tellCgroup(cgroup string) string {
 	}
 	return "cgroup " + cgroup
 }
+
+func tellWhere(cgroup string) string {
+	if cgroup == "/" {
+		return "on the whole machine"
+	}
+	return "in " + tellCgroup(cgroup)
+}

@@ -181,25 +181,45 @@ func executable(info fs.FileInfo) bool {
 
 // notProgram says why the kernel would not run the file itself, "" if it would.
 func notProgram(file string) (string, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would wait for a writer
+	head, err := readHead(file)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	// The kernel reads no more of a #! line than this (BINPRM_BUF_SIZE).
-	head := make([]byte, 256)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	head = head[:n]
-	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
-		line, _, _ = bytes.Cut(line, []byte("\n"))
-		interpreter, _, _ := strings.Cut(strings.TrimLeft(string(line), " \t"), " ")
-		return fmt.Sprintf("a script: what runs, and would be killed, is its interpreter %q", strings.TrimSpace(interpreter)), nil
+	if line := interpreterOf(head); line != nil {
+		return fmt.Sprintf("a script: what runs, and would be killed, is its interpreter %q", line[0]), nil
 	}
 	if !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
 		return "neither a program nor a script: the kernel does not run it by itself", nil
 	}
 	return "", nil
+}
+
+// readHead reads the beginning of a file, as much as the kernel reads of a #!
+// line (BINPRM_BUF_SIZE).
+func readHead(file string) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would wait for a writer
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return head[:n], nil
+}
+
+// interpreterOf gives the words of a script's #! line, at least one, the first
+// perhaps empty; nil if it is no script.
+func interpreterOf(head []byte) []string {
+	line, ok := bytes.CutPrefix(head, []byte("#!"))
+	if !ok {
+		return nil
+	}
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	if words := strings.Fields(string(line)); len(words) > 0 {
+		return words
+	}
+	return []string{""}
 }

@@ -1,7 +1,6 @@
 package enforcer
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -168,7 +167,7 @@ func (r *Report) Rows() iter.Seq2[Row, error] {
 			if r.o.Verdict != "" && v.Kind != r.o.Verdict {
 				continue
 			}
-			if !yield(r.row(rows[0].Key, v), nil) {
+			if !yield(r.row(rows, v), nil) {
 				return
 			}
 		}
@@ -217,16 +216,10 @@ func (r *Report) evidence() iter.Seq2[[]store.Evidence, error] {
 				yield(nil, err)
 				return
 			}
-			slices.SortStableFunc(rows, func(a, b store.Evidence) int { return cmp.Compare(a.Key.Scope, b.Key.Scope) })
-			for len(rows) > 0 {
-				n := 1
-				for n < len(rows) && rows[n].Key == rows[0].Key {
-					n++
-				}
-				if !yield(rows[:n], nil) {
+			for _, one := range byKey(rows) {
+				if !yield(one, nil) {
 					return
 				}
-				rows = rows[n:]
 			}
 		}
 	}
@@ -241,8 +234,9 @@ func (r *Report) wanted(path string) bool {
 	return len(r.o.Only) == 0 || matchesAny(r.o.Only, path)
 }
 
-func (r *Report) row(key store.Key, v Verdict) Row {
-	row := Row{Scope: key.Scope, Verdict: v.Kind, Reasons: append(append([]string{}, v.Reasons...), v.Notes...),
+func (r *Report) row(rows []store.Evidence, v Verdict) Row {
+	key := rows[0].Key
+	row := Row{Scope: key.Scope, Verdict: v.Kind, Reasons: r.c.reasons(v, rows),
 		Runs: RunCount{Seen: v.Seen, Complete: v.Complete}, Network: []NetworkUse{},
 		Attempts: attemptRows(v.Attempts, r.killsOf(key)), Entries: []EntryRow{},
 		FirstSeen: v.FirstSeen.UTC(), LastSeen: v.LastSeen.UTC()}

@@ -89,7 +89,9 @@ func TestReportRowsAreAsPrinted(t *testing.T) {
   "path": "/usr/bin/t\\xf6\\xf6l",
   "path_base64": "L3Vzci9iaW4vdPb2bA==",
   "verdict": "network",
-  "reasons": [],
+  "reasons": [
+   "inet stream in 2 runs from 2026-03-01T01:00:00Z to 2026-03-01T02:00:00Z"
+  ],
   "runs": {
    "seen": 2,
    "complete": 1

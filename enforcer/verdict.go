@@ -1,7 +1,6 @@
 package enforcer
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,6 +45,8 @@ type Verdict struct {
 	Kind string // Network, Quiet or Unproven
 	// Reasons holds, in plain words, each reason for Unproven.
 	Reasons []string
+	// Changes says, in plain words, what would take those reasons away.
+	Changes []string
 	// Notes holds what a reader of the verdict must know beside it, whatever
 	// its kind: the gaps that were accepted.
 	Notes []string
@@ -139,28 +140,36 @@ func (c *considered) weigh(v *Verdict, rows []store.Evidence) {
 	v.Kind = Quiet
 	for _, file := range files {
 		kind, reasons := c.gather(rows, file).verdict(c.t)
-		switch {
-		case kind == Network:
+		if kind == Network {
 			v.Kind, v.Reasons = Network, nil
 			return
-		case kind == Unproven:
-			v.Kind = Unproven
-			for _, r := range reasons {
-				if !slices.Contains(v.Reasons, r) {
-					v.Reasons = append(v.Reasons, r)
-				}
-			}
+		}
+		for _, r := range reasons {
+			v.because(r)
 		}
 	}
 	if strings.HasPrefix(path, store.Unresolved) {
-		v.Kind = Unproven
-		v.Reasons = append(v.Reasons, "name not resolved")
+		v.because(reason{"name not resolved", "learn with an agent that tells the resolved executable, or on its own host"})
 	}
-	if len(gaps) > 0 {
-		v.Kind = Unproven
-		v.Reasons = append(v.Reasons, gaps...)
+	for _, gap := range gaps {
+		v.because(reason{gap, "leave that session out with --since, or say --accept-gaps to take the runs that no gap is known to have touched"})
 	}
 }
+
+// because adds a reason for Unproven, once.
+func (v *Verdict) because(r reason) {
+	v.Kind = Unproven
+	if !slices.Contains(v.Reasons, r.why) {
+		v.Reasons = append(v.Reasons, r.why)
+	}
+	if r.change != "" && !slices.Contains(v.Changes, r.change) {
+		v.Changes = append(v.Changes, r.change)
+	}
+}
+
+// reason is a reason for Unproven and what would take it away; "" where
+// another reason's change does.
+type reason struct{ why, change string }
 
 // currentFiles returns the identities whose evidence counts: the one exec'd
 // last, and whatever was still exec'd after that one was first. A file that
@@ -211,9 +220,10 @@ type weight struct {
 	crossed  uint64
 	seen     uint64
 	unseen   uint64
-	long     bool   // a run still going was watched for long enough
-	short    bool   // another was not
-	noHook   string // what has no socket hook, "" if all have
+	long     bool          // a run still going was watched for long enough
+	short    bool          // another was not
+	shortest time.Duration // that one was watched for, if short
+	noHook   string        // what has no socket hook, "" if all have
 }
 
 // gather weighs the tallies of one file; those of an unknown file are taken
@@ -248,22 +258,27 @@ func (c *considered) gather(rows []store.Evidence, file store.FileID) weight {
 			w.complete += complete
 			if going > 0 {
 				w.long = w.long || s.watched(oldest) >= c.t.MinWatch
-				w.short = w.short || s.watched(newest) < c.t.MinWatch
+				if watched := s.watched(newest); watched < c.t.MinWatch && (!w.short || watched < w.shortest) {
+					w.short, w.shortest = true, watched
+				}
 			}
 		}
 	}
 	return w
 }
 
-func (w weight) verdict(t Thresholds) (kind string, reasons []string) {
+func (w weight) verdict(t Thresholds) (kind string, reasons []reason) {
 	if w.network {
 		return Network, nil
 	}
 	if w.crossed > 0 {
-		reasons = append(reasons, "runs cross unwatched time")
+		reasons = append(reasons, reason{"runs cross unwatched time",
+			"leave the sessions with those runs out with --since, once it ran in one that was watched throughout"})
 	}
 	if w.short && w.complete < othersExcuse {
-		reasons = append(reasons, "still going")
+		reasons = append(reasons, reason{"still going", fmt.Sprintf(
+			"let it end while learning, or learn on until its newest run was watched for %s (so far %s), or see %s besides",
+			tellDuration(t.MinWatch), tellDuration(w.shortest), moreRuns(othersExcuse-w.complete))})
 	}
 	if w.complete < t.MinRuns && !w.long {
 		reasons = append(reasons, w.tooFew(t)...)
@@ -275,77 +290,28 @@ func (w weight) verdict(t Thresholds) (kind string, reasons []string) {
 }
 
 // tooFew says why there are not enough runs.
-func (w weight) tooFew(t Thresholds) []string {
-	var reasons []string
+func (w weight) tooFew(t Thresholds) []reason {
+	var reasons []reason
 	if w.noHook != "" {
-		reasons = append(reasons, w.noHook)
+		reasons = append(reasons, reason{w.noHook, "learn with an agent whose socket hook posts events"})
 	}
+	more := moreRuns(t.MinRuns-w.complete) + " while learning"
 	switch {
 	case !w.rows:
-		reasons = append(reasons, "not seen in the sessions considered")
+		reasons = append(reasons, reason{"not seen in the sessions considered", more})
 	case w.seen == 0 && w.crossed == 0 && w.unseen > 0:
-		reasons = append(reasons, "start not seen")
+		reasons = append(reasons, reason{"start not seen", "restart it while learning"})
 	case w.complete == 0:
-		reasons = append(reasons, fmt.Sprintf("no complete run (needs %d)", t.MinRuns))
+		reasons = append(reasons, reason{fmt.Sprintf("no complete run (needs %d)", t.MinRuns), more})
 	default:
-		reasons = append(reasons, fmt.Sprintf("too few complete runs: %d (needs %d)", w.complete, t.MinRuns))
+		reasons = append(reasons, reason{fmt.Sprintf("too few complete runs: %d (needs %d)", w.complete, t.MinRuns), more})
 	}
 	return reasons
 }
 
-func mergeUses(into, more []store.Use) []store.Use {
-	for _, u := range more {
-		i, found := slices.BinarySearchFunc(into, u, func(a, b store.Use) int {
-			return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Type, b.Type))
-		})
-		if !found {
-			into = slices.Insert(into, i, u)
-			continue
-		}
-		into[i].Runs += u.Runs
-		into[i].First, into[i].Last = earlier(into[i].First, u.First), later(into[i].Last, u.Last)
+func moreRuns(n uint64) string {
+	if n == 1 {
+		return "one more complete run"
 	}
-	return into
-}
-
-func mergeAttempts(into, more []store.Attempt) []store.Attempt {
-	for _, a := range more {
-		i, found := slices.BinarySearchFunc(into, a, func(a, b store.Attempt) int {
-			return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Stage, b.Stage))
-		})
-		if !found {
-			into = slices.Insert(into, i, a)
-			continue
-		}
-		into[i].Count += a.Count
-		into[i].First, into[i].Last = earlier(into[i].First, a.First), later(into[i].Last, a.Last)
-	}
-	return into
-}
-
-func mergeEntries(into, more []store.Entry) []store.Entry {
-	for _, e := range more {
-		i, found := slices.BinarySearchFunc(into, e, func(a, b store.Entry) int { return cmp.Compare(a.Name, b.Name) })
-		if !found {
-			into = slices.Insert(into, i, e)
-			continue
-		}
-		into[i].Runs += e.Runs
-		into[i].Script = into[i].Script || e.Script
-	}
-	return into
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.IsZero() || !a.IsZero() && a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return fmt.Sprintf("%d more complete runs", n)
 }

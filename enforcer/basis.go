@@ -1,0 +1,128 @@
+package enforcer
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"profile/store"
+)
+
+// reasons is every reason for a verdict, whatever its kind, and its notes.
+func (c *considered) reasons(v Verdict, rows []store.Evidence) []string {
+	reasons := make([]string, 0, 1+len(v.Reasons)+len(v.Notes))
+	if basis := c.basis(v, rows); basis != "" {
+		reasons = append(reasons, basis)
+	}
+	return append(append(reasons, v.Reasons...), v.Notes...)
+}
+
+// basis says what a verdict of network or quiet rests on, "" for
+// unproven.
+func (c *considered) basis(v Verdict, rows []store.Evidence) string {
+	switch v.Kind {
+	case Network:
+		return tellNetwork(v.Network)
+	case Quiet:
+		var awake time.Duration
+		sessions := 0
+		for _, row := range rows {
+			if s, ok := c.sessions[row.Session]; ok && s.proves() && isOf(row, v.Files) {
+				sessions++
+				awake += s.Awake
+			}
+		}
+		ran := count(v.Complete, "complete run")
+		if v.Complete < c.t.MinRuns {
+			ran += ", and one still going that was watched from its start for at least " + tellDuration(c.t.MinWatch)
+		}
+		return fmt.Sprintf("opened no network socket in %s under %s, in %s that watched for %s awake", ran,
+			count(uint64(len(v.Entries)), "name"), count(uint64(sessions), "session"), tellDuration(awake))
+	}
+	return ""
+}
+
+// isOf reports whether a row tells of one of the files, or of a file that is
+// not known.
+func isOf(row store.Evidence, files []store.FileID) bool {
+	return slices.ContainsFunc(row.Files, func(t store.Tally) bool { return !t.File.Known() || slices.Contains(files, t.File) })
+}
+
+// tellNetwork tells each use, with its runs and times.
+func tellNetwork(uses []store.Use) string {
+	var told []string
+	for _, u := range uses {
+		one := u.Family + " " + u.Type + " in " + count(u.Runs, "run")
+		if u.First.Equal(u.Last) {
+			one += " at " + tellTime(u.First)
+		} else {
+			one += " from " + tellTime(u.First) + " to " + tellTime(u.Last)
+		}
+		told = append(told, one)
+	}
+	return strings.Join(told, "; ")
+}
+
+// tellReach tells what sockets were used for, as far as that is known.
+func tellReach(u store.Use) string {
+	var told []string
+	for _, one := range []struct {
+		reach store.Reach
+		what  string
+	}{{store.ReachLoopback, "stayed on this machine"}, {store.ReachListen, "listened"}, {store.ReachOut, "went out"}} {
+		if u.Reach&one.reach != 0 {
+			told = append(told, one.what)
+		}
+	}
+	text := strings.Join(told, " and ")
+	if len(u.Destinations) > 0 {
+		text += " (to " + strings.Join(u.Destinations, ", ") + ")"
+	}
+	if u.Inherited > 0 {
+		if text != "" {
+			text += "; "
+		}
+		text += count(u.Inherited, "run") + " used a socket that it had not opened"
+	}
+	return text
+}
+
+// count gives a number with its noun, "no" for none.
+func count(n uint64, noun string) string {
+	switch n {
+	case 0:
+		return "no " + noun
+	case 1:
+		return "1 " + noun
+	}
+	return strconv.FormatUint(n, 10) + " " + noun + "s"
+}
+
+func tellTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// tellDuration gives a duration as a person reads it: 3d4h, 2h5m, 40s.
+func tellDuration(d time.Duration) string {
+	d = d.Round(time.Second)
+	days, d := d/(24*time.Hour), d%(24*time.Hour)
+	hours, minutes, seconds := d/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second
+	var text string
+	add := func(n time.Duration, unit string) {
+		if n > 0 {
+			text += strconv.Itoa(int(n)) + unit
+		}
+	}
+	add(days, "d")
+	add(hours, "h")
+	if days == 0 {
+		add(minutes, "m")
+	}
+	if days == 0 && hours == 0 {
+		add(seconds, "s")
+	}
+	if text == "" {
+		return "0s"
+	}
+	return text
+}
