@@ -43,6 +43,9 @@ func Policy(name, stage, cgroup string, families, paths []string, sensor bool) (
 	}
 	p := tetragon.NewPolicy(name)
 	p.Spec.Options = []tetragon.Option{{Name: tetragon.OptionMode, Value: stage}}
+	if sensor && slices.Contains(families, "vsock") {
+		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionVsock, Value: "true"})
+	}
 	if cgroup != "/" {
 		if !sensor {
 			return nil, fmt.Errorf("policy %s for cgroup %s: %w", name, cgroup, tetragon.ErrOption)

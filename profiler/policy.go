@@ -6,6 +6,7 @@
 package profiler
 
 import (
+	"slices"
 	"strconv"
 
 	"profile/internal/cgroup"
@@ -23,6 +24,9 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 	p := tetragon.NewPolicy(PolicyName(session))
 	if agent.IsSensor() {
 		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionDetails, Value: "true"})
+		if slices.Contains(agent.Families, "vsock") {
+			p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionVsock, Value: "true"})
+		}
 		if group.Path != "/" {
 			p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: group.Path})
 		}

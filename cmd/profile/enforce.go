@@ -35,6 +35,7 @@ func enforceCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "exclude", Usage: "never enforce `PATH`, and lift it if it is listed; may be repeated"},
 			&cli.StringSliceFlag{Name: "protect", Usage: "hold executables that match `PATTERN`; may be repeated"},
 			&cli.StringSliceFlag{Name: "dir", Usage: "enforce every executable below `DIR`, learned or not; may be repeated"},
+			vsockFlag(),
 			&cli.BoolFlag{Name: "wider", Usage: "enforce more widely than was learned"},
 			&cli.BoolFlag{Name: "untried", Usage: "take an agent of another host, on which enforcing cannot be tried"},
 			&cli.BoolFlag{Name: "monitor", Usage: "count, and kill nothing"},
@@ -79,6 +80,7 @@ func enforce(c *cli.Context) (err error) {
 	if err := enforcer.CountKills(c.Context, agent, e.store); err != nil {
 		return err
 	}
+	watchVsock(c, agent)
 	e.option.AgentFamilies, e.option.Remote = agent.Families, !enforcer.OnThisHost(agent)
 	plan, err := e.plan(c.Context)
 	if err != nil {

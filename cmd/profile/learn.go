@@ -13,6 +13,7 @@ import (
 
 	"profile/internal/canary"
 	"profile/internal/cgroup"
+	"profile/internal/tetragon"
 	"profile/profiler"
 	"profile/store"
 )
@@ -31,6 +32,7 @@ func learnCommand() *cli.Command {
 			agentFlag("auto"),
 			&cli.StringFlag{Name: "cgroup", Usage: "learn only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
 			&cli.StringSliceFlag{Name: "only", Usage: "learn only executables that match `GLOB` (* stays within a directory, ** does not); may be repeated"},
+			vsockFlag(),
 			&cli.BoolFlag{Name: "keep-args", Usage: "store arguments of programs, which may hold secrets"},
 			&cli.StringSliceFlag{Name: "from", Usage: "read the events that a Tetragon recorded in `FILE` instead (its JSON export, gzipped or not; - is standard input); may be repeated"},
 		},
@@ -40,6 +42,17 @@ func learnCommand() *cli.Command {
 
 func agentFlag(value string) cli.Flag {
 	return &cli.StringFlag{Name: "agent", Usage: "the agent: auto, embedded, or the `ADDRESS` of one", Value: value}
+}
+
+func vsockFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "vsock", Usage: "include AF_VSOCK, where the sensor's hook does not: that costs every system call of the machine some 50 ns, and misses int 0x80 and io_uring"}
+}
+
+// watchVsock does as --vsock says, and says what it costs.
+func watchVsock(c *cli.Context, agent *tetragon.Agent) {
+	if c.Bool("vsock") && agent.WatchVsock() {
+		fmt.Fprintln(os.Stderr, "AF_VSOCK is included: every system call of the machine takes some 50 ns longer")
+	}
 }
 
 func findCgroup(c *cli.Context) (cgroup.Group, error) {
@@ -132,6 +145,7 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	if err != nil {
 		return err
 	}
+	watchVsock(c, agent)
 	o := profiler.Options{
 		Agent: agent, Store: st, Group: group, Only: c.StringSlice("only"), For: getDuration(c, "for"),
 		KeepArgs: c.Bool("keep-args"), CanaryDir: dir, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Opened: opened,

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,6 +29,7 @@ type Policy struct {
 	Cgroup   string // absolute in the hierarchy; "/" is the whole machine
 	Families []int32
 	Details  bool
+	vsock    bool // AF_VSOCK may be among them whatever it costs
 
 	// Of an audit policy: the hooks that give events.
 	Sockets, Execs, Forks bool
@@ -72,6 +74,9 @@ func compile(text string, sees []int32) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.vsock {
+		sees = append(slices.Clone(sees), unix.AF_VSOCK)
+	}
 	for i, k := range p.Spec.KProbes {
 		if err := out.readHook(fmt.Sprintf("spec.kprobes[%d]", i), k, sees); err != nil {
 			return nil, err
@@ -105,11 +110,15 @@ func (out *Policy) readOptions(options []tetragon.Option) (mode string, err erro
 				return "", refusal(field+".value", "%q is not absolute in the cgroup hierarchy", o.Value)
 			}
 			out.Cgroup = o.Value
-		case tetragon.OptionDetails:
+		case tetragon.OptionDetails, tetragon.OptionVsock:
 			if o.Value != "true" && o.Value != "false" {
 				return "", refusal(field+".value", "%q is neither true nor false", o.Value)
 			}
-			out.Details = o.Value == "true"
+			if o.Name == tetragon.OptionVsock {
+				out.vsock = o.Value == "true"
+			} else {
+				out.Details = o.Value == "true"
+			}
 		default:
 			return "", refusal(field+".name", "this sensor knows no option %q", o.Name)
 		}

@@ -332,6 +332,35 @@ func TestEnforcementReachesPacketSockets(t *testing.T) {
 	}
 }
 
+func TestVsockIsWatchedWhereItIsAskedFor(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-vsock", Node: "node"})
+	py := python(t)
+	p := enforcingPolicy("profile-enforce-test", "enforce", g, py)
+	p.Spec.KProbes[0].Selectors[0].MatchArgs[0].Values = []string{"2", "40"}
+	h, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Add(t.Context(), p); (err == nil) != slices.Contains(h.families, unix.AF_VSOCK) {
+		t.Errorf("hook %s, asked for AF_VSOCK without the option: %v", h.name, err)
+		if err == nil {
+			t.Fatal(a.Delete(t.Context(), p.Metadata.Name))
+		}
+	}
+	p.Metadata.Name += "-2"
+	p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionVsock, Value: "true"})
+	load(t, a, p)
+	open := "import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)"
+	if err := run(t, g, py, "-c", open); !killed(err) {
+		t.Errorf("%v, want it killed", err)
+	}
+	if err := run(t, g, py, "-c", "import os; os.dup(1)"); err != nil {
+		t.Errorf("other system calls: %v", err)
+	}
+}
+
 // A kernel on which no hook that refuses can kill: the socket is refused.
 func TestEnforcementRefusesWhereItCannotKill(t *testing.T) {
 	needKernel(t)

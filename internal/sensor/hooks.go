@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -26,6 +27,7 @@ const (
 	hookCreate = "fmod_ret/security_socket_create"
 	hookCgroup = "cgroup/sock_create"
 	hookRaw    = "tp_btf/cap_capable"
+	hookEnter  = "tp_btf/sys_enter"
 )
 
 // createHooks see every family, and refuse and kill in one place.
@@ -46,6 +48,19 @@ func cgroupHooks(kill, raw bool) hooks {
 		h.families = append(h.families, unix.AF_PACKET, unix.AF_XDP)
 		h.observe, h.enforce = []string{"observe_raw"}, []string{"enforce_raw"}
 	}
+	return h
+}
+
+// seeing is the hooks with which all of the families are seen: AF_VSOCK, where
+// the others do not see it, takes one on every system call.
+func (h hooks) seeing(families []int32) hooks {
+	if !slices.Contains(families, unix.AF_VSOCK) || slices.Contains(h.families, unix.AF_VSOCK) {
+		return h
+	}
+	h.name += " " + hookEnter
+	h.families = append(slices.Clone(h.families), unix.AF_VSOCK)
+	h.observe = append(slices.Clone(h.observe), "observe_vsock")
+	h.enforce = append(slices.Clone(h.enforce), "enforce_vsock")
 	return h
 }
 

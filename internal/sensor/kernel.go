@@ -68,7 +68,7 @@ func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Au
 	if err != nil {
 		return nil, err
 	}
-	a, err := startAudit(p, h, m.cfg, publish)
+	a, err := startAudit(p, h.seeing(p.Families), m.cfg, publish)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (m machine) Enforce(p *Policy) error {
 	if err != nil {
 		return err
 	}
-	return loadEnforcement(p, h, m.cfg.Name)
+	return loadEnforcement(p, h.seeing(p.Families), m.cfg.Name)
 }
 
 // each calls do for each pinned policy, under the lock that every change

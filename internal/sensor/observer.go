@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
+	"golang.org/x/sys/unix"
+
 	"profile/internal/cgroup"
 	"profile/internal/sensor/bpf"
 )
@@ -44,7 +46,9 @@ func setScope(spec *ebpf.CollectionSpec, group cgroup.Group, families []int32) e
 	for _, f := range families {
 		bits |= 1 << f
 	}
-	for name, value := range map[string]any{"scope_id": group.ID, "scope_level": uint32(group.Level), "families": bits} {
+	for name, value := range map[string]any{
+		"scope_id": group.ID, "scope_level": uint32(group.Level), "families": bits, "nr_socket": int64(unix.SYS_SOCKET),
+	} {
 		if err := setVariable(spec, name, value); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ const (
 const (
 	OptionMode    = "policy-mode"     // monitor or enforce
 	OptionCgroup  = "profile-cgroup"  // act only on processes in this cgroup2 subtree; absolute within the hierarchy
+	OptionVsock   = "profile-vsock"   // "true": watch AF_VSOCK too, where that takes a hook on every system call
 	OptionDetails = "profile-details" // "true": events carry the data labels below
 )
 

@@ -202,6 +202,17 @@ int BPF_PROG(enforce_raw, const struct cred *cred, struct user_namespace *target
 	return 0;
 }
 
+/* It kills before the call returns, and cannot refuse: see observe_vsock. */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(enforce_vsock, struct pt_regs *regs, long id)
+{
+	__u32 type;
+
+	if (opens_vsock(regs, id, &type))
+		refuse(false);
+	return 0;
+}
+
 /* Loaded once, to find out what this kernel takes. */
 SEC("fmod_ret/security_socket_create")
 int BPF_PROG(probe_create, int family, int type, int protocol, int kern, int ret)

@@ -20,6 +20,8 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define AF_PACKET 17
+#define AF_VSOCK 40
+#define TS_COMPAT 2
 #define SOCK_RAW 3
 #define CAP_NET_RAW 13
 #define EPERM 1
@@ -161,7 +163,21 @@ struct cred {
 	kuid_t uid;
 };
 
+struct thread_info {
+	__u32 status;
+};
+
+/* x86-64, and arm64 */
+struct pt_regs {
+	unsigned long di, si;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	pid_t pid, tgid;
 	struct task_struct *group_leader, *real_parent;
 	struct mm_struct *mm;

@@ -564,6 +564,21 @@ int BPF_PROG(observe_raw, const struct cred *cred, struct user_namespace *target
 	return 0;
 }
 
+/*
+ * AF_VSOCK needs no capability and is in no cgroup hook. This taxes every
+ * system call of the machine, so that it is attached only where it was asked
+ * for; it does not see int 0x80 and io_uring (FACTS 24, 37).
+ */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(observe_vsock, struct pt_regs *regs, long id)
+{
+	__u32 type;
+
+	if (opens_vsock(regs, id, &type) && in_scope(bpf_get_current_task_btf()))
+		see_socket(AF_VSOCK, type, 0);
+	return 0;
+}
+
 /* Processes that ran before. Their threads have the leader's image; a leader that has gone has
  * none. */
 SEC("iter/task")

@@ -33,6 +33,8 @@ const volatile __u32 scope_level; /* its depth; 0 is the whole machine */
 const volatile bool host_only;	  /* only processes of the first pid namespace */
 const volatile __u64 families;	  /* bits by their numbers, all below 64 */
 
+const volatile long nr_socket; /* of the system call, for AF_VSOCK */
+
 struct path_key {
 	char text[SHORT_ZONE]; /* padded with zeroes: at most 255 bytes of path */
 } __attribute__((aligned(8)));
@@ -139,6 +141,32 @@ static __always_inline bool in_scope(struct task_struct *task)
 static __always_inline bool in_host_pidns(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, thread_pid, level) == 0;
+}
+
+/*
+ * Whether a system call opens an AF_VSOCK socket, and of which type. A 32-bit
+ * system call has other numbers, and is not seen.
+ */
+static __always_inline bool opens_vsock(struct pt_regs *regs, long id, __u32 *type)
+{
+	struct pt_regs___arm64 *arm = (void *)regs;
+	struct task_struct *task;
+	__u64 family;
+
+	if (id != nr_socket)
+		return false;
+	if (bpf_core_field_exists(regs->di)) {
+		task = bpf_get_current_task_btf();
+		if (bpf_core_field_exists(task->thread_info.status) &&
+			BPF_CORE_READ(task, thread_info.status) & TS_COMPAT)
+			return false;
+		family = BPF_CORE_READ(regs, di);
+		*type = BPF_CORE_READ(regs, si);
+	} else {
+		family = BPF_CORE_READ(arm, regs[0]);
+		*type = BPF_CORE_READ(arm, regs[1]);
+	}
+	return family == AF_VSOCK;
 }
 
 static __always_inline bool wants(__u32 family)

@@ -180,6 +180,7 @@ const (
 	SensorProgEnforceFork   = "enforce_fork"
 	SensorProgEnforceRaw    = "enforce_raw"
 	SensorProgEnforceSocket = "enforce_socket"
+	SensorProgEnforceVsock  = "enforce_vsock"
 	SensorProgObserveCreate = "observe_create"
 	SensorProgObserveExec   = "observe_exec"
 	SensorProgObserveExit   = "observe_exit"
@@ -189,6 +190,7 @@ const (
 	SensorProgObserveRaw    = "observe_raw"
 	SensorProgObserveSocket = "observe_socket"
 	SensorProgObserveTask   = "observe_task"
+	SensorProgObserveVsock  = "observe_vsock"
 	SensorProgProbeCreate   = "probe_create"
 	SensorProgProbeKill     = "probe_kill"
 	SensorProgProbeRaw      = "probe_raw"
@@ -203,6 +205,7 @@ const (
 	SensorVarGoSocketEvent  = "go_socket_event"
 	SensorVarGoWalkEnd      = "go_walk_end"
 	SensorVarHostOnly       = "host_only"
+	SensorVarNrSocket       = "nr_socket"
 	SensorVarOp             = "op"
 	SensorVarOthersIndex    = "others_index"
 	SensorVarScopeId        = "scope_id"
@@ -257,6 +260,7 @@ type SensorProgramSpecs struct {
 	EnforceFork   *ebpf.ProgramSpec `ebpf:"enforce_fork"`
 	EnforceRaw    *ebpf.ProgramSpec `ebpf:"enforce_raw"`
 	EnforceSocket *ebpf.ProgramSpec `ebpf:"enforce_socket"`
+	EnforceVsock  *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
 	ObserveCreate *ebpf.ProgramSpec `ebpf:"observe_create"`
 	ObserveExec   *ebpf.ProgramSpec `ebpf:"observe_exec"`
 	ObserveExit   *ebpf.ProgramSpec `ebpf:"observe_exit"`
@@ -266,6 +270,7 @@ type SensorProgramSpecs struct {
 	ObserveRaw    *ebpf.ProgramSpec `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.ProgramSpec `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.ProgramSpec `ebpf:"observe_task"`
+	ObserveVsock  *ebpf.ProgramSpec `ebpf:"observe_vsock"`
 	ProbeCreate   *ebpf.ProgramSpec `ebpf:"probe_create"`
 	ProbeKill     *ebpf.ProgramSpec `ebpf:"probe_kill"`
 	ProbeRaw      *ebpf.ProgramSpec `ebpf:"probe_raw"`
@@ -305,6 +310,7 @@ type SensorVariableSpecs struct {
 	GoSocketEvent *ebpf.VariableSpec `ebpf:"go_socket_event"`
 	GoWalkEnd     *ebpf.VariableSpec `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.VariableSpec `ebpf:"host_only"`
+	NrSocket      *ebpf.VariableSpec `ebpf:"nr_socket"`
 	Op            *ebpf.VariableSpec `ebpf:"op"`
 	OthersIndex   *ebpf.VariableSpec `ebpf:"others_index"`
 	ScopeId       *ebpf.VariableSpec `ebpf:"scope_id"`
@@ -380,6 +386,7 @@ type SensorVariables struct {
 	GoSocketEvent *ebpf.Variable `ebpf:"go_socket_event"`
 	GoWalkEnd     *ebpf.Variable `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.Variable `ebpf:"host_only"`
+	NrSocket      *ebpf.Variable `ebpf:"nr_socket"`
 	Op            *ebpf.Variable `ebpf:"op"`
 	OthersIndex   *ebpf.Variable `ebpf:"others_index"`
 	ScopeId       *ebpf.Variable `ebpf:"scope_id"`
@@ -396,6 +403,7 @@ type SensorPrograms struct {
 	EnforceFork   *ebpf.Program `ebpf:"enforce_fork"`
 	EnforceRaw    *ebpf.Program `ebpf:"enforce_raw"`
 	EnforceSocket *ebpf.Program `ebpf:"enforce_socket"`
+	EnforceVsock  *ebpf.Program `ebpf:"enforce_vsock"`
 	ObserveCreate *ebpf.Program `ebpf:"observe_create"`
 	ObserveExec   *ebpf.Program `ebpf:"observe_exec"`
 	ObserveExit   *ebpf.Program `ebpf:"observe_exit"`
@@ -405,6 +413,7 @@ type SensorPrograms struct {
 	ObserveRaw    *ebpf.Program `ebpf:"observe_raw"`
 	ObserveSocket *ebpf.Program `ebpf:"observe_socket"`
 	ObserveTask   *ebpf.Program `ebpf:"observe_task"`
+	ObserveVsock  *ebpf.Program `ebpf:"observe_vsock"`
 	ProbeCreate   *ebpf.Program `ebpf:"probe_create"`
 	ProbeKill     *ebpf.Program `ebpf:"probe_kill"`
 	ProbeRaw      *ebpf.Program `ebpf:"probe_raw"`
@@ -417,6 +426,7 @@ func (p *SensorPrograms) Close() error {
 		p.EnforceFork,
 		p.EnforceRaw,
 		p.EnforceSocket,
+		p.EnforceVsock,
 		p.ObserveCreate,
 		p.ObserveExec,
 		p.ObserveExit,
@@ -426,6 +436,7 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveRaw,
 		p.ObserveSocket,
 		p.ObserveTask,
+		p.ObserveVsock,
 		p.ProbeCreate,
 		p.ProbeKill,
 		p.ProbeRaw,
