@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -189,9 +190,18 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 
 func showScoped(row enforcer.Row) string {
 	if row.Scope == store.HostScope {
-		return showPath(row.Path)
+		return showWhole(row.Path, row.PathBase64)
 	}
-	return showPath(row.Path) + " in " + showPath(row.Scope)
+	return showWhole(row.Path, row.PathBase64) + " in " + showPath(row.Scope)
+}
+
+// showWhole quotes a path once, also where the report has quoted what is not
+// UTF-8 in it.
+func showWhole(text, whole string) string {
+	if raw, err := base64.StdEncoding.DecodeString(whole); err == nil && whole != "" {
+		text = string(raw)
+	}
+	return showPath(text)
 }
 
 func showRuns(n enforcer.RunCount) string {
@@ -226,7 +236,7 @@ func showEntries(entries []enforcer.EntryRow) string {
 			names = append(names, fmt.Sprintf("and %d more", len(entries)-maxShown))
 			break
 		}
-		names = append(names, showPath(e.Name))
+		names = append(names, showWhole(e.Name, e.NameBase64))
 	}
 	return strings.Join(names, ", ")
 }
