@@ -35,6 +35,8 @@ type codec struct {
 	encoder *msgpack.Encoder
 	reader  bytes.Reader
 	decoder *msgpack.Decoder
+	packer
+	unpacker
 }
 
 func (c *codec) init() {
@@ -48,21 +50,32 @@ func (c *codec) init() {
 // encode gives bytes of their own, since bbolt keeps them until the commit. It
 // refuses what decode would.
 func (c *codec) encode(row any, bound int) ([]byte, error) {
-	c.buffer.Reset()
-	if err := c.encoder.Encode(row); err != nil {
-		return nil, err
+	var value []byte
+	if e, ok := row.(*Evidence); ok {
+		c.buf = c.buf[:0]
+		packEvidence(&c.packer, e)
+		value = c.buf
+	} else {
+		c.buffer.Reset()
+		if err := c.encoder.Encode(row); err != nil {
+			return nil, err
+		}
+		value = c.buffer.Bytes()
 	}
 	// A value of fewer bytes cannot have more elements.
-	if c.buffer.Len() > bound {
-		if err := checkValue(c.buffer.Bytes(), bound); err != nil {
+	if len(value) > bound {
+		if err := checkValue(value, bound); err != nil {
 			return nil, err
 		}
 	}
-	return bytes.Clone(c.buffer.Bytes()), nil
+	return bytes.Clone(value), nil
 }
 
 // decode fills row, which must be zero.
 func (c *codec) decode(value []byte, row any, bound int) error {
+	if e, ok := row.(*Evidence); ok {
+		return c.unpackEvidence(value, e, bound)
+	}
 	if err := checkValue(value, bound); err != nil {
 		return err
 	}
@@ -81,19 +94,25 @@ func decodeTime(d *msgpack.Decoder, v reflect.Value, length int) error {
 	if err := d.ReadFull(b[:length]); err != nil {
 		return err
 	}
-	var sec, nsec int64
-	switch first := binary.BigEndian.Uint64(b[:8]); length {
-	case 4:
-		sec = int64(first >> 32)
-	case 8:
-		sec, nsec = int64(first&(1<<34-1)), int64(first>>34)
-	case 12:
-		sec, nsec = int64(binary.BigEndian.Uint64(b[4:])), int64(first>>32)
-	default:
-		return fmt.Errorf("a time of %d bytes", length)
+	t, err := readTime(b[:length])
+	if err == nil {
+		v.Set(reflect.ValueOf(t))
 	}
-	v.Set(reflect.ValueOf(time.Unix(sec, nsec).UTC()))
-	return nil
+	return err
+}
+
+// readTime reads the bytes of a timestamp.
+func readTime(b []byte) (time.Time, error) {
+	switch len(b) {
+	case 4:
+		return time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC(), nil
+	case 8:
+		whole := binary.BigEndian.Uint64(b)
+		return time.Unix(int64(whole&(1<<34-1)), int64(whole>>34)).UTC(), nil
+	case 12:
+		return time.Unix(int64(binary.BigEndian.Uint64(b[4:])), int64(binary.BigEndian.Uint32(b))).UTC(), nil
+	}
+	return time.Time{}, fmt.Errorf("a time of %d bytes", len(b))
 }
 
 var (

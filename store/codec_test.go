@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 )
@@ -137,6 +138,53 @@ func TestDamagedValuesAreDecodedOrRefused(t *testing.T) {
 			rt.Fatalf("%d bytes allocated for a value of %d", got, len(value))
 		}
 	})
+}
+
+// fieldless is Evidence to the library, which must not find our own code.
+type fieldless Evidence
+
+func TestEvidenceIsPackedAsTheLibraryWould(t *testing.T) {
+	var c codec
+	c.init()
+	rapid.Check(t, func(rt *rapid.T) {
+		e := row[Evidence]().Draw(rt, "row")
+		lengthen(rt, &e)
+		got, err := c.encode(&e, maxEvidence)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		want, err := c.encode((*fieldless)(&e), maxEvidence)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			rt.Fatalf("packed as\n%q, and the library says\n%q", got, want)
+		}
+		var back fieldless
+		var again Evidence
+		if err := errors.Join(c.decode(got, &again, maxEvidence), c.decode(got, &back, maxEvidence)); err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(Evidence(back), again, exact); diff != "" {
+			rt.Fatal(diff)
+		}
+	})
+}
+
+// lengthen gives strings, arrays and numbers the lengths at which their form
+// changes.
+func lengthen(rt *rapid.T, e *Evidence) {
+	if len(e.Files) == 0 {
+		return
+	}
+	t := &e.Files[0]
+	n := rapid.SampledFrom([]int{0, 15, 16, 31, 32, 255, 256, 65535, 65536}).Draw(rt, "length")
+	t.Args = append(t.Args, strings.Repeat("a", n))
+	t.Entries = append(t.Entries, make([]Entry, rapid.SampledFrom([]int{0, 15, 16}).Draw(rt, "entries"))...)
+	bit := rapid.IntRange(0, 63).Draw(rt, "bit")
+	t.Seen = 1<<bit - rapid.Uint64Range(0, 1).Draw(rt, "less")
+	t.File.Size = -(1 << bit) - rapid.Int64Range(0, 1).Draw(rt, "more")
+	t.File.CtimeNS = 1<<min(bit, 62) - 1
 }
 
 func TestValuesBeyondTheBoundsAreNotWritten(t *testing.T) {
