@@ -109,10 +109,19 @@ func cmdStall(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).signal(ts, syscall.SIGSTOP)
 }
 
-// resume lets the learner go on.
+// resume lets the learner go on, and waits until what was lost meanwhile is
+// recorded.
 func cmdResume(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("RESUMED", time.Now().Format(time.RFC3339Nano))
 	of(ts).signal(ts, syscall.SIGCONT)
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		for _, s := range report(ts).Sessions {
+			if len(s.Gaps) > 0 {
+				return
+			}
+		}
+	}
+	ts.Fatalf("no gap was recorded")
 }
 
 func (s *script) signal(ts *testscript.TestScript, sig syscall.Signal) {
