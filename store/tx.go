@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strings"
 
 	"go.etcd.io/bbolt"
@@ -205,14 +204,15 @@ func collect[T any](rows iter.Seq2[T, error]) ([]T, error) {
 
 func (tx *Tx) decodeEvidence(key, value []byte, e *Evidence) error {
 	err := tx.codec.decode(value, e, maxEvidence)
-	parts := strings.Split(string(key), "\x00")
-	if err == nil && (len(parts) != 3 || slices.Contains(parts, "")) {
+	path, rest, _ := strings.Cut(string(key), "\x00")
+	scope, session, _ := strings.Cut(rest, "\x00")
+	if err == nil && (path == "" || scope == "" || session == "" || strings.IndexByte(session, 0) >= 0) {
 		err = errors.New("its key is not a path, a scope and a session")
 	}
 	if err != nil {
 		return fmt.Errorf("read evidence %.200q: %w", key, err)
 	}
-	e.Key, e.Session = Key{Path: parts[0], Scope: parts[1]}, parts[2]
+	e.Key, e.Session = Key{Path: path, Scope: scope}, session
 	return nil
 }
 
