@@ -51,7 +51,7 @@ func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEvents
 		return nil, err
 	}
 	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{})}
-	if a.observer, err = loadObserver(h, group, p.Families, cfg.RingBytes, shared); err != nil {
+	if a.observer, err = loadObserver(h, group, p, cfg.RingBytes, shared); err != nil {
 		return nil, errors.Join(err, a.free())
 	}
 	clock := &clock{}

@@ -3,9 +3,11 @@ package sensor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +307,50 @@ func TestAuditEventsAreForWhoeverAskedForThem(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("the audit policy of a learner that has gone is still loaded")
+}
+
+func TestAuditTellsWhatSocketsAreUsedFor(t *testing.T) {
+	needKernel(t)
+	g := confine(t)
+	a := serve(t, Config{Name: "sensor-test-use", Node: "node"})
+	upTo := collect(t, a)
+	p := auditPolicy("profile-learn-test", g)
+	for _, call := range a.Uses {
+		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{Call: call, Args: useArgs})
+	}
+	if err := a.Add(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	py := python(t)
+	run(t, g, py, "-c", `import socket
+def quietly(f, *args):
+    try: f(*args)
+    except OSError: pass
+s = socket.socket()
+for _ in range(3): quietly(s.connect, ("127.0.0.1", 1))
+quietly(socket.socket(socket.AF_INET6).connect, ("2001:db8::1", 2, 0, 0))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+quietly(u.bind, ("127.0.0.1", 0))
+quietly(u.sendto, b"x", ("127.0.0.1", 3))
+socket.socket().bind(("0.0.0.0", 0))`)
+	var told []string
+	for _, ev := range upTo(exited(py)) {
+		k := ev.GetProcessKprobe()
+		if slices.Contains(a.Uses, k.GetFunctionName()) {
+			sock, to := k.Args[0].GetSockArg(), k.Args[1].GetSockaddrArg()
+			told = append(told, fmt.Sprintf("%s %s/%s %s:%d", strings.TrimPrefix(k.FunctionName, "security_socket_"), sock.Family, sock.Type, to.Addr, to.Port))
+		}
+	}
+	want := []string{
+		"connect AF_INET/SOCK_STREAM 127.0.0.1:1",
+		"connect AF_INET6/SOCK_STREAM 2001:db8::1:2",
+		"bind AF_INET/SOCK_DGRAM 127.0.0.1:0",
+		"sendmsg AF_INET/SOCK_DGRAM 127.0.0.1:3",
+		"bind AF_INET/SOCK_STREAM 0.0.0.0:0",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
+	}
 }
 
 func TestAuditPolicyIsOneAndGoesWithTheSensor(t *testing.T) {

@@ -32,7 +32,8 @@ type Policy struct {
 	vsock    bool // AF_VSOCK may be among them whatever it costs
 
 	// Of an audit policy: the hooks that give events.
-	Sockets, Execs, Forks bool
+	Sockets, Execs, Forks  bool
+	Connects, Binds, Sends bool
 
 	// Paths, or prefixes of them, and how they are compared; none is no
 	// comparison, for an audit policy alone.
@@ -82,7 +83,7 @@ func compile(text string, sees []int32) (*Policy, error) {
 			return nil, err
 		}
 	}
-	if out.Enforcing && (out.Execs || out.Forks) {
+	if out.Enforcing && (out.Execs || out.Forks || out.uses()) {
 		return nil, refusal("spec.kprobes", "an enforcing policy has the one hook %s", tetragon.CallSocketCreate)
 	}
 	if mode != "" && !out.Enforcing {
@@ -90,6 +91,9 @@ func compile(text string, sees []int32) (*Policy, error) {
 	}
 	return out, nil
 }
+
+// uses reports whether the policy asks what sockets are used for.
+func (out *Policy) uses() bool { return out.Connects || out.Binds || out.Sends }
 
 func (out *Policy) readOptions(options []tetragon.Option) (mode string, err error) {
 	seen := map[string]bool{}
@@ -143,6 +147,12 @@ func (out *Policy) readHook(field string, k tetragon.KProbe, sees []int32) error
 		return out.readPlainHook(field, k, &out.Execs, execArgs)
 	case tetragon.CallFork:
 		return out.readPlainHook(field, k, &out.Forks, forkArgs)
+	case tetragon.CallConnect:
+		return out.readPlainHook(field, k, &out.Connects, useArgs)
+	case tetragon.CallBind:
+		return out.readPlainHook(field, k, &out.Binds, useArgs)
+	case tetragon.CallSend:
+		return out.readPlainHook(field, k, &out.Sends, useArgs)
 	}
 	return refusal(field+".call", "this sensor has no hook %q", k.Call)
 }
@@ -163,6 +173,7 @@ func (out *Policy) readPlainHook(field string, k tetragon.KProbe, have *bool, ar
 var (
 	socketArgs = []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}}
 	execArgs   = []tetragon.Arg{{Index: 0, Type: "linux_binprm"}}
+	useArgs    = []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
 	forkArgs   = []tetragon.Arg{{Index: 0, BTFType: "task_struct", Resolve: "pid"}, {Index: 0, BTFType: "task_struct", Resolve: "tgid"}}
 )
 

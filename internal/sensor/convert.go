@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"fmt"
+	"strconv"
 	"syscall"
 	"unicode/utf8"
 
@@ -78,7 +79,30 @@ func (c *converter) convert(r *record) {
 			c.sendKprobe(r, c.table.find(r), names.CallSocketCreate, []*tetragon.KprobeArgument{
 				intArg(int32(r.Family)), intArg(int32(r.Type)), intArg(int32(r.Protocol)), intArg(0)}, c.socketData(r))
 		}
+	case bpf.SensorKindKIND_CONNECT:
+		c.sendUse(r, names.CallConnect, c.policy.Connects)
+	case bpf.SensorKindKIND_BIND:
+		c.sendUse(r, names.CallBind, c.policy.Binds)
+	case bpf.SensorKindKIND_SEND:
+		c.sendUse(r, names.CallSend, c.policy.Sends)
 	}
+}
+
+// sendUse tells what a socket is used for, in the form of a real agent.
+func (c *converter) sendUse(r *record, call string, asked bool) {
+	if !asked || !c.policy.matches(string(r.path)) {
+		return
+	}
+	family := "AF_INET"
+	if r.Family == unix.AF_INET6 {
+		family = "AF_INET6"
+	}
+	c.sendKprobe(r, c.table.find(r), call, []*tetragon.KprobeArgument{
+		{Arg: &tetragon.KprobeArgument_SockArg{SockArg: &tetragon.KprobeSock{
+			Family: family, Type: names.SockTypeName(int32(r.Type)), Protocol: strconv.Itoa(int(r.Protocol))}}},
+		{Arg: &tetragon.KprobeArgument_SockaddrArg{SockaddrArg: &tetragon.KprobeSockaddr{
+			Family: family, Addr: r.address.Addr().String(), Port: uint32(r.address.Port())}}},
+	}, c.socketData(r))
 }
 
 // before tells of a process whose start was not seen.

@@ -265,7 +265,7 @@ func (e *enforcement) attach(coll *ebpf.Collection, group cgroup.Group) error {
 		var l link.Link
 		var err error
 		if name == programCgroup {
-			l, err = attachCgroup(group.Dir, coll.Programs[name])
+			l, err = attachCgroup(group.Dir, ebpf.AttachCGroupInetSockCreate, coll.Programs[name])
 		} else {
 			l, err = link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
 		}

@@ -21,6 +21,10 @@ type hooks struct {
 	enforce  []string
 	cgroup   bool // cgroup/sock_create is among them
 	kill     bool // what refuses can kill as well
+
+	// uses are programs that see what sockets are used for, and their place in
+	// a cgroup, AttachNone for tracing programs.
+	uses map[string]ebpf.AttachType
 }
 
 const (
@@ -36,13 +40,20 @@ func createHooks() hooks {
 		name:     hookCreate,
 		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP},
 		observe:  []string{"observe_create"}, enforce: []string{"enforce_create"}, kill: true,
+		uses: map[string]ebpf.AttachType{
+			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone, "observe_send": ebpf.AttachNone},
 	}
 }
 
 // cgroupHooks see AF_INET and AF_INET6; raw says that CAP_NET_RAW is seen
 // beside them, and with it AF_PACKET and AF_XDP.
 func cgroupHooks(kill, raw bool) hooks {
-	h := hooks{name: hookCgroup, families: []int32{unix.AF_INET, unix.AF_INET6}, cgroup: true, kill: kill}
+	h := hooks{name: hookCgroup, families: []int32{unix.AF_INET, unix.AF_INET6}, cgroup: true, kill: kill,
+		uses: map[string]ebpf.AttachType{
+			"observe_connect4": ebpf.AttachCGroupInet4Connect, "observe_connect6": ebpf.AttachCGroupInet6Connect,
+			"observe_bind4": ebpf.AttachCGroupInet4Bind, "observe_bind6": ebpf.AttachCGroupInet6Bind,
+			"observe_sendmsg4": ebpf.AttachCGroupUDP4Sendmsg, "observe_sendmsg6": ebpf.AttachCGroupUDP6Sendmsg,
+		}}
 	if raw {
 		h.name += " " + hookRaw
 		h.families = append(h.families, unix.AF_PACKET, unix.AF_XDP)

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -28,6 +31,7 @@ const ringBytes = 8 << 20
 type record struct {
 	bpf.SensorEvent
 	path, name, args, cwd []byte
+	address               netip.AddrPort // of a use
 }
 
 // observer is the kernel side of one audit policy: loaded, attached and read
@@ -90,7 +94,7 @@ func subset(spec *ebpf.CollectionSpec, programs, maps []string) {
 }
 
 // loadObserver loads the programs of an audit policy. Nothing is attached yet.
-func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, shared *sharedMaps) (*observer, error) {
+func loadObserver(h hooks, group cgroup.Group, p *Policy, ring uint32, shared *sharedMaps) (*observer, error) {
 	spec, err := bpf.LoadSensor()
 	if err != nil {
 		return nil, fmt.Errorf("read the sensor's object: %w", err)
@@ -102,9 +106,13 @@ func loadObserver(h hooks, group cgroup.Group, families []int32, ring uint32, sh
 	if group.Level > 0 {
 		programs = append(programs, "observe_move")
 	}
+	if !p.uses() {
+		h.uses = nil
+	}
+	programs = slices.AppendSeq(programs, maps.Keys(h.uses))
 	subset(spec, programs,
 		[]string{"lists", "prefixes", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
-	if err := setScope(spec, group, families); err != nil {
+	if err := setScope(spec, group, p.Families); err != nil {
 		return nil, err
 	}
 	spec.Maps["events"].MaxEntries = ring
@@ -134,13 +142,30 @@ func (o *observer) attachProcesses() error {
 // attachSockets attaches the socket hooks; that of cgroups to a directory.
 func (o *observer) attachSockets(dir string) error {
 	if o.hooks.cgroup {
-		l, err := attachCgroup(dir, o.coll.Programs["observe_socket"])
+		if err := o.attachCgroup(dir, "observe_socket", ebpf.AttachCGroupInetSockCreate); err != nil {
+			return err
+		}
+	}
+	for name, place := range o.hooks.uses {
+		var err error
+		if place == ebpf.AttachNone {
+			err = o.attachTracing(name)
+		} else {
+			err = o.attachCgroup(dir, name, place)
+		}
 		if err != nil {
 			return err
 		}
-		o.links = append(o.links, l)
 	}
 	return o.attachTracing(o.hooks.observe...)
+}
+
+func (o *observer) attachCgroup(dir, name string, place ebpf.AttachType) error {
+	l, err := attachCgroup(dir, place, o.coll.Programs[name])
+	if err == nil {
+		o.links = append(o.links, l)
+	}
+	return err
 }
 
 func (o *observer) attachTracing(names ...string) error {
@@ -154,8 +179,8 @@ func (o *observer) attachTracing(names ...string) error {
 	return nil
 }
 
-func attachCgroup(dir string, prog *ebpf.Program) (link.Link, error) {
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: dir, Attach: ebpf.AttachCGroupInetSockCreate, Program: prog})
+func attachCgroup(dir string, place ebpf.AttachType, prog *ebpf.Program) (link.Link, error) {
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: dir, Attach: place, Program: prog})
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("attach to cgroup %q: another program there was attached without BPF_F_ALLOW_MULTI and keeps ours out: %w", dir, err)
 	}
@@ -217,7 +242,27 @@ func (r *record) decode(raw []byte) (int, error) {
 		*part.to = raw[at:end]
 		at = end
 	}
-	return at, nil
+	return at, r.decodeAddress(raw)
+}
+
+// decodeAddress reads what follows the room for a path in a struct use_event.
+func (r *record) decodeAddress(raw []byte) error {
+	switch bpf.SensorKind(r.Kind) {
+	case bpf.SensorKindKIND_CONNECT, bpf.SensorKindKIND_BIND, bpf.SensorKindKIND_SEND:
+	default:
+		return nil
+	}
+	const ipBytes = 16
+	at := headSize + maxPath + 1
+	if len(raw) < at+ipBytes+2 {
+		return fmt.Errorf("a record of %d bytes has no room for an address", len(raw))
+	}
+	ip := netip.AddrFrom16([ipBytes]byte(raw[at : at+ipBytes]))
+	if r.Family == unix.AF_INET {
+		ip = netip.AddrFrom4([4]byte(raw[at : at+4]))
+	}
+	r.address = netip.AddrPortFrom(ip, binary.NativeEndian.Uint16(raw[at+ipBytes:]))
+	return nil
 }
 
 // read waits for the next record until deadline. The record's strings are

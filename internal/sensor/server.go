@@ -141,6 +141,9 @@ func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.G
 		info.Probes = append(info.Probes, &tetragon.GetInfoResponse_Probe{Name: name, Enabled: wrapperspb.Bool(on)})
 	}
 	add(names.HookProbe+hook, true)
+	for _, call := range []string{names.CallConnect, names.CallBind, names.CallSend} {
+		add(names.UseProbe+call, true)
+	}
 	for _, f := range names.NetworkFamilies() {
 		n, _ := names.FamilyNumber(f)
 		add(names.FamilyProbe+f, slices.Contains(families, n))

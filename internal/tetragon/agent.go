@@ -20,11 +20,12 @@ import (
 // SensorName is what the embedded sensor calls itself in GetInfo.
 const SensorName = "profile-sensor"
 
-// HookProbe and FamilyProbe are prefixes of the probes that the embedded
+// HookProbe, FamilyProbe and UseProbe are prefixes of the probes that the embedded
 // sensor lists in GetInfo: which hook it uses, which families that one sees.
 const (
 	HookProbe   = "hook:"
 	FamilyProbe = "family:"
+	UseProbe    = "use:" // a call that says what a socket is used for, such as CallConnect
 )
 
 // Embedded is the address of the embedded sensor in process.
@@ -47,6 +48,9 @@ type Agent struct {
 	Hook      string
 	Families  []string
 	Unwatched []string
+	// Uses are the calls that tell what a socket is used for, which an audit
+	// policy may hook; none for an agent of which that is not known.
+	Uses []string
 
 	Client tetragon.FineGuidanceSensorsClient
 	close  func() error
@@ -119,6 +123,9 @@ func (a *Agent) readProbes(probes []*tetragon.GetInfoResponse_Probe) {
 		}
 		if name, ok := strings.CutPrefix(p.GetName(), HookProbe); ok {
 			a.Hook = name
+		}
+		if name, ok := strings.CutPrefix(p.GetName(), UseProbe); ok {
+			a.Uses = append(a.Uses, name)
 		}
 		if name, ok := strings.CutPrefix(p.GetName(), FamilyProbe); ok {
 			a.Families = append(a.Families, name)

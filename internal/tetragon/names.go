@@ -2,6 +2,7 @@ package tetragon
 
 import (
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +12,13 @@ const (
 	CallSocketCreate = "security_socket_create"         // args: family, type, protocol, kern
 	CallExec         = "security_bprm_committing_creds" // arg 0: linux_binprm
 	CallFork         = "wake_up_new_task"               // arg 0 twice: pid, then tgid of the new task
+
+	// What a socket is used for, by whoever opened it: args 0 (socket: family,
+	// type and protocol) and 1 (sockaddr). The last is told where an address
+	// goes with what is sent.
+	CallConnect = "security_socket_connect"
+	CallBind    = "security_socket_bind"
+	CallSend    = "security_socket_sendmsg"
 
 	// CallLeave is no hook that a policy asks for: with OptionCgroup and
 	// OptionDetails the embedded sensor tells by it that a process has left
@@ -35,14 +43,14 @@ const (
 	LabelFile = "profile-file"
 	// LabelScript, on CallExec: int 1, the name executed is a script and the path its interpreter.
 	LabelScript = "profile-script"
-	// LabelPath, on CallExec and CallSocketCreate: bytes, the resolved path
+	// LabelPath, on CallExec and every socket's call: bytes, the resolved path
 	// whole; on CallExec only where it is not UTF-8.
 	LabelPath = "profile-path"
 	// LabelBinary, on CallExec: bytes, the name as executed, only where it is not UTF-8.
 	LabelBinary = "profile-binary"
 	// LabelUnnameable, on CallExec: string, why no path names the executable (a memfd, a detached mount).
 	LabelUnnameable = "profile-unnameable"
-	// LabelListed, on CallSocketCreate: string, the stage (monitor or enforce)
+	// LabelListed, on every socket's call: string, the stage (monitor or enforce)
 	// of the generation in force that acts on this very process.
 	LabelListed = "profile-listed"
 	// LabelHeld, on CallSocketCreate: int 1, the socket was already open when the policy was loaded.
@@ -117,4 +125,15 @@ func TypeName(number int32) string {
 		return name
 	}
 	return strconv.Itoa(int(number & mask))
+}
+
+// SockTypeName is a socket type as an agent names it in a sock argument:
+// SOCK_STREAM and so on.
+func SockTypeName(number int32) string { return "SOCK_" + strings.ToUpper(TypeName(number)) }
+
+// FromSock gives family and type of a sock argument, such as AF_INET and
+// SOCK_STREAM, under our names for them. The family may be none of
+// NetworkFamilies.
+func FromSock(family, typ string) (string, string) {
+	return strings.ToLower(strings.TrimPrefix(family, "AF_")), strings.ToLower(strings.TrimPrefix(typ, "SOCK_"))
 }

@@ -212,6 +212,12 @@ struct socket {
 	struct sock *sk;
 };
 
+struct sockaddr;
+
+struct msghdr {
+	void *msg_name;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {

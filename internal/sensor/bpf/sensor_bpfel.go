@@ -69,14 +69,17 @@ const (
 type SensorKind uint32
 
 const (
-	SensorKindKIND_EXEC   SensorKind = 1
-	SensorKindKIND_FORK   SensorKind = 2
-	SensorKindKIND_EXIT   SensorKind = 3
-	SensorKindKIND_SOCKET SensorKind = 4
-	SensorKindKIND_TASK   SensorKind = 5
-	SensorKindKIND_HELD   SensorKind = 6
-	SensorKindKIND_LEFT   SensorKind = 7
-	SensorKindKINDS       SensorKind = 8
+	SensorKindKIND_EXEC    SensorKind = 1
+	SensorKindKIND_FORK    SensorKind = 2
+	SensorKindKIND_EXIT    SensorKind = 3
+	SensorKindKIND_SOCKET  SensorKind = 4
+	SensorKindKIND_TASK    SensorKind = 5
+	SensorKindKIND_HELD    SensorKind = 6
+	SensorKindKIND_LEFT    SensorKind = 7
+	SensorKindKIND_CONNECT SensorKind = 8
+	SensorKindKIND_BIND    SensorKind = 9
+	SensorKindKIND_SEND    SensorKind = 10
+	SensorKindKINDS        SensorKind = 11
 )
 
 type SensorMatchOp uint32
@@ -135,10 +138,24 @@ type SensorTally struct {
 type SensorTold struct {
 	_       structs.HostLayout
 	Sockets uint64
+	Ways    uint64
+	Uses    [8]uint32
 	Cgroup  uint64
 	Epoch   uint64
 	Tracked uint32
 	Pad     uint32
+}
+
+type SensorUseEvent struct {
+	_       structs.HostLayout
+	Socket  SensorSocketEvent
+	Address struct {
+		_    structs.HostLayout
+		Ip   [16]uint8
+		Port uint16
+		Pad  uint16
+	}
+	_ [4]byte
 }
 
 type SensorVerdictState struct {
@@ -162,55 +179,65 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SensorMapBuilds         = "builds"
-	SensorMapDelivered      = "delivered"
-	SensorMapEpoch          = "epoch"
-	SensorMapEvents         = "events"
-	SensorMapExecWalk       = "exec_walk"
-	SensorMapIterBuild      = "iter_build"
-	SensorMapLists          = "lists"
-	SensorMapPrefixes       = "prefixes"
-	SensorMapScopes         = "scopes"
-	SensorMapTallies        = "tallies"
-	SensorMapTold           = "told"
-	SensorMapVerdicts       = "verdicts"
-	SensorMapWalks          = "walks"
-	SensorProgEnforceCreate = "enforce_create"
-	SensorProgEnforceExec   = "enforce_exec"
-	SensorProgEnforceFork   = "enforce_fork"
-	SensorProgEnforceRaw    = "enforce_raw"
-	SensorProgEnforceSocket = "enforce_socket"
-	SensorProgEnforceVsock  = "enforce_vsock"
-	SensorProgObserveCreate = "observe_create"
-	SensorProgObserveExec   = "observe_exec"
-	SensorProgObserveExit   = "observe_exit"
-	SensorProgObserveFile   = "observe_file"
-	SensorProgObserveFork   = "observe_fork"
-	SensorProgObserveMove   = "observe_move"
-	SensorProgObserveRaw    = "observe_raw"
-	SensorProgObserveSocket = "observe_socket"
-	SensorProgObserveTask   = "observe_task"
-	SensorProgObserveVsock  = "observe_vsock"
-	SensorProgProbeCreate   = "probe_create"
-	SensorProgProbeKill     = "probe_kill"
-	SensorProgProbeRaw      = "probe_raw"
-	SensorVarCanKill        = "can_kill"
-	SensorVarErrorsIndex    = "errors_index"
-	SensorVarFamilies       = "families"
-	SensorVarGoEvent        = "go_event"
-	SensorVarGoFlag         = "go_flag"
-	SensorVarGoKind         = "go_kind"
-	SensorVarGoMatchOp      = "go_match_op"
-	SensorVarGoMode         = "go_mode"
-	SensorVarGoSocketEvent  = "go_socket_event"
-	SensorVarGoWalkEnd      = "go_walk_end"
-	SensorVarHostOnly       = "host_only"
-	SensorVarNrSocket       = "nr_socket"
-	SensorVarOp             = "op"
-	SensorVarOthersIndex    = "others_index"
-	SensorVarScopeId        = "scope_id"
-	SensorVarScopeLevel     = "scope_level"
-	SensorVarSlot           = "slot"
+	SensorMapBuilds           = "builds"
+	SensorMapDelivered        = "delivered"
+	SensorMapEpoch            = "epoch"
+	SensorMapEvents           = "events"
+	SensorMapExecWalk         = "exec_walk"
+	SensorMapIterBuild        = "iter_build"
+	SensorMapLists            = "lists"
+	SensorMapPrefixes         = "prefixes"
+	SensorMapScopes           = "scopes"
+	SensorMapTallies          = "tallies"
+	SensorMapTold             = "told"
+	SensorMapVerdicts         = "verdicts"
+	SensorMapWalks            = "walks"
+	SensorProgEnforceCreate   = "enforce_create"
+	SensorProgEnforceExec     = "enforce_exec"
+	SensorProgEnforceFork     = "enforce_fork"
+	SensorProgEnforceRaw      = "enforce_raw"
+	SensorProgEnforceSocket   = "enforce_socket"
+	SensorProgEnforceVsock    = "enforce_vsock"
+	SensorProgObserveBind     = "observe_bind"
+	SensorProgObserveBind4    = "observe_bind4"
+	SensorProgObserveBind6    = "observe_bind6"
+	SensorProgObserveConnect  = "observe_connect"
+	SensorProgObserveConnect4 = "observe_connect4"
+	SensorProgObserveConnect6 = "observe_connect6"
+	SensorProgObserveCreate   = "observe_create"
+	SensorProgObserveExec     = "observe_exec"
+	SensorProgObserveExit     = "observe_exit"
+	SensorProgObserveFile     = "observe_file"
+	SensorProgObserveFork     = "observe_fork"
+	SensorProgObserveMove     = "observe_move"
+	SensorProgObserveRaw      = "observe_raw"
+	SensorProgObserveSend     = "observe_send"
+	SensorProgObserveSendmsg4 = "observe_sendmsg4"
+	SensorProgObserveSendmsg6 = "observe_sendmsg6"
+	SensorProgObserveSocket   = "observe_socket"
+	SensorProgObserveTask     = "observe_task"
+	SensorProgObserveVsock    = "observe_vsock"
+	SensorProgProbeCreate     = "probe_create"
+	SensorProgProbeKill       = "probe_kill"
+	SensorProgProbeRaw        = "probe_raw"
+	SensorVarCanKill          = "can_kill"
+	SensorVarErrorsIndex      = "errors_index"
+	SensorVarFamilies         = "families"
+	SensorVarGoEvent          = "go_event"
+	SensorVarGoFlag           = "go_flag"
+	SensorVarGoKind           = "go_kind"
+	SensorVarGoMatchOp        = "go_match_op"
+	SensorVarGoMode           = "go_mode"
+	SensorVarGoSocketEvent    = "go_socket_event"
+	SensorVarGoUseEvent       = "go_use_event"
+	SensorVarGoWalkEnd        = "go_walk_end"
+	SensorVarHostOnly         = "host_only"
+	SensorVarNrSocket         = "nr_socket"
+	SensorVarOp               = "op"
+	SensorVarOthersIndex      = "others_index"
+	SensorVarScopeId          = "scope_id"
+	SensorVarScopeLevel       = "scope_level"
+	SensorVarSlot             = "slot"
 )
 
 // LoadSensor returns the embedded CollectionSpec for Sensor.
@@ -255,25 +282,34 @@ type SensorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorProgramSpecs struct {
-	EnforceCreate *ebpf.ProgramSpec `ebpf:"enforce_create"`
-	EnforceExec   *ebpf.ProgramSpec `ebpf:"enforce_exec"`
-	EnforceFork   *ebpf.ProgramSpec `ebpf:"enforce_fork"`
-	EnforceRaw    *ebpf.ProgramSpec `ebpf:"enforce_raw"`
-	EnforceSocket *ebpf.ProgramSpec `ebpf:"enforce_socket"`
-	EnforceVsock  *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
-	ObserveCreate *ebpf.ProgramSpec `ebpf:"observe_create"`
-	ObserveExec   *ebpf.ProgramSpec `ebpf:"observe_exec"`
-	ObserveExit   *ebpf.ProgramSpec `ebpf:"observe_exit"`
-	ObserveFile   *ebpf.ProgramSpec `ebpf:"observe_file"`
-	ObserveFork   *ebpf.ProgramSpec `ebpf:"observe_fork"`
-	ObserveMove   *ebpf.ProgramSpec `ebpf:"observe_move"`
-	ObserveRaw    *ebpf.ProgramSpec `ebpf:"observe_raw"`
-	ObserveSocket *ebpf.ProgramSpec `ebpf:"observe_socket"`
-	ObserveTask   *ebpf.ProgramSpec `ebpf:"observe_task"`
-	ObserveVsock  *ebpf.ProgramSpec `ebpf:"observe_vsock"`
-	ProbeCreate   *ebpf.ProgramSpec `ebpf:"probe_create"`
-	ProbeKill     *ebpf.ProgramSpec `ebpf:"probe_kill"`
-	ProbeRaw      *ebpf.ProgramSpec `ebpf:"probe_raw"`
+	EnforceCreate   *ebpf.ProgramSpec `ebpf:"enforce_create"`
+	EnforceExec     *ebpf.ProgramSpec `ebpf:"enforce_exec"`
+	EnforceFork     *ebpf.ProgramSpec `ebpf:"enforce_fork"`
+	EnforceRaw      *ebpf.ProgramSpec `ebpf:"enforce_raw"`
+	EnforceSocket   *ebpf.ProgramSpec `ebpf:"enforce_socket"`
+	EnforceVsock    *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
+	ObserveBind     *ebpf.ProgramSpec `ebpf:"observe_bind"`
+	ObserveBind4    *ebpf.ProgramSpec `ebpf:"observe_bind4"`
+	ObserveBind6    *ebpf.ProgramSpec `ebpf:"observe_bind6"`
+	ObserveConnect  *ebpf.ProgramSpec `ebpf:"observe_connect"`
+	ObserveConnect4 *ebpf.ProgramSpec `ebpf:"observe_connect4"`
+	ObserveConnect6 *ebpf.ProgramSpec `ebpf:"observe_connect6"`
+	ObserveCreate   *ebpf.ProgramSpec `ebpf:"observe_create"`
+	ObserveExec     *ebpf.ProgramSpec `ebpf:"observe_exec"`
+	ObserveExit     *ebpf.ProgramSpec `ebpf:"observe_exit"`
+	ObserveFile     *ebpf.ProgramSpec `ebpf:"observe_file"`
+	ObserveFork     *ebpf.ProgramSpec `ebpf:"observe_fork"`
+	ObserveMove     *ebpf.ProgramSpec `ebpf:"observe_move"`
+	ObserveRaw      *ebpf.ProgramSpec `ebpf:"observe_raw"`
+	ObserveSend     *ebpf.ProgramSpec `ebpf:"observe_send"`
+	ObserveSendmsg4 *ebpf.ProgramSpec `ebpf:"observe_sendmsg4"`
+	ObserveSendmsg6 *ebpf.ProgramSpec `ebpf:"observe_sendmsg6"`
+	ObserveSocket   *ebpf.ProgramSpec `ebpf:"observe_socket"`
+	ObserveTask     *ebpf.ProgramSpec `ebpf:"observe_task"`
+	ObserveVsock    *ebpf.ProgramSpec `ebpf:"observe_vsock"`
+	ProbeCreate     *ebpf.ProgramSpec `ebpf:"probe_create"`
+	ProbeKill       *ebpf.ProgramSpec `ebpf:"probe_kill"`
+	ProbeRaw        *ebpf.ProgramSpec `ebpf:"probe_raw"`
 }
 
 // SensorMapSpecs contains maps before they are loaded into the kernel.
@@ -308,6 +344,7 @@ type SensorVariableSpecs struct {
 	GoMatchOp     *ebpf.VariableSpec `ebpf:"go_match_op"`
 	GoMode        *ebpf.VariableSpec `ebpf:"go_mode"`
 	GoSocketEvent *ebpf.VariableSpec `ebpf:"go_socket_event"`
+	GoUseEvent    *ebpf.VariableSpec `ebpf:"go_use_event"`
 	GoWalkEnd     *ebpf.VariableSpec `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.VariableSpec `ebpf:"host_only"`
 	NrSocket      *ebpf.VariableSpec `ebpf:"nr_socket"`
@@ -384,6 +421,7 @@ type SensorVariables struct {
 	GoMatchOp     *ebpf.Variable `ebpf:"go_match_op"`
 	GoMode        *ebpf.Variable `ebpf:"go_mode"`
 	GoSocketEvent *ebpf.Variable `ebpf:"go_socket_event"`
+	GoUseEvent    *ebpf.Variable `ebpf:"go_use_event"`
 	GoWalkEnd     *ebpf.Variable `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.Variable `ebpf:"host_only"`
 	NrSocket      *ebpf.Variable `ebpf:"nr_socket"`
@@ -398,25 +436,34 @@ type SensorVariables struct {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorPrograms struct {
-	EnforceCreate *ebpf.Program `ebpf:"enforce_create"`
-	EnforceExec   *ebpf.Program `ebpf:"enforce_exec"`
-	EnforceFork   *ebpf.Program `ebpf:"enforce_fork"`
-	EnforceRaw    *ebpf.Program `ebpf:"enforce_raw"`
-	EnforceSocket *ebpf.Program `ebpf:"enforce_socket"`
-	EnforceVsock  *ebpf.Program `ebpf:"enforce_vsock"`
-	ObserveCreate *ebpf.Program `ebpf:"observe_create"`
-	ObserveExec   *ebpf.Program `ebpf:"observe_exec"`
-	ObserveExit   *ebpf.Program `ebpf:"observe_exit"`
-	ObserveFile   *ebpf.Program `ebpf:"observe_file"`
-	ObserveFork   *ebpf.Program `ebpf:"observe_fork"`
-	ObserveMove   *ebpf.Program `ebpf:"observe_move"`
-	ObserveRaw    *ebpf.Program `ebpf:"observe_raw"`
-	ObserveSocket *ebpf.Program `ebpf:"observe_socket"`
-	ObserveTask   *ebpf.Program `ebpf:"observe_task"`
-	ObserveVsock  *ebpf.Program `ebpf:"observe_vsock"`
-	ProbeCreate   *ebpf.Program `ebpf:"probe_create"`
-	ProbeKill     *ebpf.Program `ebpf:"probe_kill"`
-	ProbeRaw      *ebpf.Program `ebpf:"probe_raw"`
+	EnforceCreate   *ebpf.Program `ebpf:"enforce_create"`
+	EnforceExec     *ebpf.Program `ebpf:"enforce_exec"`
+	EnforceFork     *ebpf.Program `ebpf:"enforce_fork"`
+	EnforceRaw      *ebpf.Program `ebpf:"enforce_raw"`
+	EnforceSocket   *ebpf.Program `ebpf:"enforce_socket"`
+	EnforceVsock    *ebpf.Program `ebpf:"enforce_vsock"`
+	ObserveBind     *ebpf.Program `ebpf:"observe_bind"`
+	ObserveBind4    *ebpf.Program `ebpf:"observe_bind4"`
+	ObserveBind6    *ebpf.Program `ebpf:"observe_bind6"`
+	ObserveConnect  *ebpf.Program `ebpf:"observe_connect"`
+	ObserveConnect4 *ebpf.Program `ebpf:"observe_connect4"`
+	ObserveConnect6 *ebpf.Program `ebpf:"observe_connect6"`
+	ObserveCreate   *ebpf.Program `ebpf:"observe_create"`
+	ObserveExec     *ebpf.Program `ebpf:"observe_exec"`
+	ObserveExit     *ebpf.Program `ebpf:"observe_exit"`
+	ObserveFile     *ebpf.Program `ebpf:"observe_file"`
+	ObserveFork     *ebpf.Program `ebpf:"observe_fork"`
+	ObserveMove     *ebpf.Program `ebpf:"observe_move"`
+	ObserveRaw      *ebpf.Program `ebpf:"observe_raw"`
+	ObserveSend     *ebpf.Program `ebpf:"observe_send"`
+	ObserveSendmsg4 *ebpf.Program `ebpf:"observe_sendmsg4"`
+	ObserveSendmsg6 *ebpf.Program `ebpf:"observe_sendmsg6"`
+	ObserveSocket   *ebpf.Program `ebpf:"observe_socket"`
+	ObserveTask     *ebpf.Program `ebpf:"observe_task"`
+	ObserveVsock    *ebpf.Program `ebpf:"observe_vsock"`
+	ProbeCreate     *ebpf.Program `ebpf:"probe_create"`
+	ProbeKill       *ebpf.Program `ebpf:"probe_kill"`
+	ProbeRaw        *ebpf.Program `ebpf:"probe_raw"`
 }
 
 func (p *SensorPrograms) Close() error {
@@ -427,6 +474,12 @@ func (p *SensorPrograms) Close() error {
 		p.EnforceRaw,
 		p.EnforceSocket,
 		p.EnforceVsock,
+		p.ObserveBind,
+		p.ObserveBind4,
+		p.ObserveBind6,
+		p.ObserveConnect,
+		p.ObserveConnect4,
+		p.ObserveConnect6,
 		p.ObserveCreate,
 		p.ObserveExec,
 		p.ObserveExit,
@@ -434,6 +487,9 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveFork,
 		p.ObserveMove,
 		p.ObserveRaw,
+		p.ObserveSend,
+		p.ObserveSendmsg4,
+		p.ObserveSendmsg6,
 		p.ObserveSocket,
 		p.ObserveTask,
 		p.ObserveVsock,
