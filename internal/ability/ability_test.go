@@ -1,0 +1,99 @@
+package ability
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// built compiles a program for the test; CI has both compilers.
+func built(t *testing.T, source string, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "main"+args[0])
+	if err := os.WriteFile(file, []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "program")
+	command := []string{"go", "build", "-o", out}
+	if args[0] == ".c" {
+		command = []string{"gcc", "-o", out}
+	}
+	if _, err := exec.LookPath(command[0]); err != nil && os.Getenv("CI") == "" {
+		t.Skipf("no %s to build the program with", command[0])
+	}
+	command = append(append(command, args[1:]...), file)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return out
+}
+
+const (
+	silentC = "int main(void) { return 0; }"
+	socketC = "#include <sys/socket.h>\nint main(void) { return socket(AF_INET, SOCK_STREAM, 0); }"
+	lookupC = "#include <netdb.h>\nint main(void) { struct addrinfo *a; return getaddrinfo(\"a\", 0, 0, &a); }"
+	loadsC  = "#include <dlfcn.h>\nint main(void) { return !dlopen(\"libcurl.so\", RTLD_NOW); }"
+	silent  = "package main\nfunc main() { println() }"
+	http    = "package main\nimport \"net/http\"\nfunc main() { http.Get(\"https://localhost/\") }"
+	raw     = "package main\nimport \"syscall\"\nfunc main() { syscall.Socket(2, 1, 0) }"
+)
+
+func TestOf(t *testing.T) {
+	for _, c := range []struct {
+		name, source string
+		build        []string
+		want         []string
+		unknown      string
+	}{
+		{"dynamic and silent", silentC, []string{".c"}, nil, ""},
+		{"dynamic with a socket", socketC, []string{".c"}, []string{Sockets}, ""},
+		{"dynamic with a resolver", lookupC, []string{".c", "-s"}, []string{Resolver}, ""},
+		{"dynamic that loads more", loadsC, []string{".c"}, []string{Loads}, ""},
+		{"static with a socket", socketC, []string{".c", "-static", "-nostartfiles", "-Wl,-e,main"}, []string{Sockets}, ""},
+		{"static and stripped", socketC, []string{".c", "-static", "-s"}, nil, "static, without symbols"},
+		{"Go, silent", silent, []string{".go"}, nil, ""},
+		{"Go, with net/http, stripped", http, []string{".go", "-ldflags=-s -w"}, []string{Sockets, Resolver, TLS}, ""},
+		{"Go, with a system call of its own", raw, []string{".go", "-buildmode=pie"}, []string{Sockets}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Of(built(t, c.source, c.build...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(Ability{Able: c.want, Unknown: c.unknown}, got); diff != "" {
+				t.Errorf("ability (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoProgramIsUnknown(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"script": "#!/bin/sh\n", "empty": "", "cut": "\x7fELF\x02\x01\x01", "long": "\x7fELF" + strings.Repeat("\xff", 4096)} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Of(file); err != nil || got.Unknown == "" || got.Able != nil {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Of(pipe); err != nil || got.Unknown == "" {
+		t.Errorf("a pipe: %+v, %v", got, err)
+	}
+	if _, err := Of(filepath.Join(dir, "missing")); !os.IsNotExist(err) {
+		t.Errorf("error %v of a missing file", err)
+	}
+}
