@@ -116,7 +116,8 @@ func (a *applier) record(ctx context.Context) error {
 		n = max(n, highest(a.Store, policies)+1)
 		a.gen = store.Generation{N: n, Policy: policyName(a.Store, n), State: store.StateLoading, Stage: p.Stage, Agent: a.Agent.Address,
 			Cgroup: p.Cgroup, Paths: p.Enforce, Families: p.Families, Files: p.Files,
-			MinRuns: p.Thresholds.MinRuns, MinWatch: p.Thresholds.MinWatch, AcceptGaps: p.Thresholds.AcceptGaps, Since: time.Now()}
+			MinRuns: p.Thresholds.MinRuns, MinWatch: p.Thresholds.MinWatch, AcceptGaps: p.Thresholds.AcceptGaps,
+			LearnedSince: p.Thresholds.Since, Wider: p.Wider, Sessions: p.Sessions, Since: time.Now()}
 		return tx.PutGeneration(&a.gen)
 	})
 }

@@ -65,13 +65,21 @@ func tellNetwork(uses []store.Use) string {
 	return strings.Join(told, "; ")
 }
 
+// reaches are the ways in which sockets are used, as formats and as plain words
+// have them.
+var reaches = []struct {
+	reach      store.Reach
+	name, what string
+}{
+	{store.ReachLoopback, "loopback", "stayed on this machine"},
+	{store.ReachListen, "listen", "listened"},
+	{store.ReachOut, "out", "went out"},
+}
+
 // tellReach tells what sockets were used for, as far as that is known.
 func tellReach(u store.Use) string {
 	var told []string
-	for _, one := range []struct {
-		reach store.Reach
-		what  string
-	}{{store.ReachLoopback, "stayed on this machine"}, {store.ReachListen, "listened"}, {store.ReachOut, "went out"}} {
+	for _, one := range reaches {
 		if u.Reach&one.reach != 0 {
 			told = append(told, one.what)
 		}

@@ -77,7 +77,7 @@ func (p *planner) keep(file string, host []store.Evidence, protected string) {
 		p.held[file], p.lifted[file] = p.tellWould(file, v.Attempts), true
 		return
 	}
-	p.list(file, p.loaded.Files[file])
+	p.list(file, p.keptFile(file, v))
 	if v.Kind == Quiet && p.uncovered(file, host) == "" {
 		p.learned = true
 	} else {
@@ -89,6 +89,22 @@ func (p *planner) keep(file string, host []store.Evidence, protected string) {
 	if protected != "" {
 		p.warn("%q is protected (%s) and stays listed until --exclude", file, protected)
 	}
+}
+
+// keptFile is the identity by which a listing goes on: that of the file there
+// now where that one was learned to be quiet, else the one it was listed by.
+func (p *planner) keptFile(file string, v Verdict) store.FileID {
+	id := p.loaded.Files[file]
+	if p.o.Remote {
+		return id
+	}
+	if v.Kind == Quiet && len(v.Files) > 0 && replaced(file, v.Files) == "" {
+		return p.here(file)
+	}
+	if id.Known() && replaced(file, []store.FileID{id}) == replacedSince {
+		p.replaced = append(p.replaced, file)
+	}
+	return id
 }
 
 // learn lists an executable that is quiet, unless something holds it.
@@ -113,6 +129,9 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 	}
 	hold(p.uncovered(file, host))
 	hold(p.runtime(file, v.Entries))
+	if f, changes := familyOf(file); changes {
+		hold("its path changes: " + f.why)
+	}
 	if p.unpromoted(file, v.Attempts) {
 		hold(p.tellWould(file, v.Attempts))
 	}
@@ -236,10 +255,12 @@ func replaced(file string, learned []store.FileID) string {
 	case err != nil:
 		return fmt.Sprintf("cannot be compared with the file that was learned: %v", err)
 	case len(learned) > 0 && !slices.ContainsFunc(learned, func(id store.FileID) bool { return sameFile(id, now) }):
-		return "replaced since it was learned"
+		return replacedSince
 	}
 	return ""
 }
+
+const replacedSince = "replaced since it was learned"
 
 // sameFile compares identities. The device is left out: on overlay and btrfs
 // stat(2) gives another one than the kernel knows the inode by.

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"profile/internal/tetragon"
 	"profile/store"
@@ -31,7 +32,10 @@ type Plan struct {
 	Removed []string
 
 	Thresholds Thresholds
+	Wider      bool                    // it was to be wider than what was learned
+	Sessions   []string                // that it considered, sorted
 	Files      map[string]store.FileID // by path of Enforce, where known
+	Replaced   []string                // those of Enforce whose files were replaced since, and stay listed; sorted
 	Warnings   []string                // in plain words
 }
 
@@ -121,6 +125,7 @@ type planner struct {
 	enforce  map[string]store.FileID
 	held     map[string]string
 	lifted   map[string]bool // a listing that a person, or the step to enforce, lifted
+	replaced []string        // kept though its file was replaced
 	warnings []string
 	learned  bool // something in the plan rests on a quiet verdict
 	kept     bool // something rests on its listing alone
@@ -245,7 +250,7 @@ func (p *planner) finish() (*Plan, error) {
 			p.held[file] = why
 		}
 	}
-	plan := &Plan{Stage: p.o.Stage, Cgroup: p.o.Cgroup, Loaded: p.loaded.N, Thresholds: p.c.t,
+	plan := &Plan{Stage: p.o.Stage, Cgroup: p.o.Cgroup, Loaded: p.loaded.N, Thresholds: p.c.t, Wider: p.o.Wider, Sessions: p.c.ids,
 		Enforce: slices.Sorted(maps.Keys(p.enforce)), Files: p.enforce}
 	maps.DeleteFunc(plan.Files, func(_ string, id store.FileID) bool { return !id.Known() })
 	for _, file := range slices.Sorted(maps.Keys(p.held)) {
@@ -259,6 +264,8 @@ func (p *planner) finish() (*Plan, error) {
 	if err := p.chooseFamilies(plan); err != nil {
 		return nil, err
 	}
+	slices.Sort(p.replaced)
+	plan.Replaced = p.replaced
 	plan.Warnings = p.warnings
 	return plan, nil
 }
@@ -330,11 +337,23 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		PathBase64 string `json:"path_base64,omitempty"`
 		Why        string `json:"why"`
 	}
+	type thresholds struct {
+		MinRuns         uint64    `json:"min_runs"`
+		MinWatchSeconds float64   `json:"min_watch_seconds"`
+		AcceptGaps      bool      `json:"accept_gaps"`
+		Since           time.Time `json:"since,omitzero"`
+		Wider           bool      `json:"wider"`
+	}
+	t := p.Thresholds
 	out := struct {
-		Schema  int      `json:"schema"`
-		Enforce []string `json:"enforce"`
-		Held    []held   `json:"held"`
-	}{Schema, append([]string{}, p.Enforce...), []held{}}
+		Schema     int        `json:"schema"`
+		Enforce    []string   `json:"enforce"`
+		Held       []held     `json:"held"`
+		Replaced   []string   `json:"replaced_since,omitempty"`
+		Warnings   []string   `json:"warnings,omitempty"`
+		Thresholds thresholds `json:"thresholds"`
+	}{Schema, append([]string{}, p.Enforce...), []held{}, p.Replaced, p.Warnings,
+		thresholds{t.MinRuns, t.MinWatch.Seconds(), t.AcceptGaps, t.Since, p.Wider}}
 	for _, h := range p.Held {
 		one := held{Why: h.Why}
 		one.Path, one.PathBase64 = printable(h.Path)

@@ -116,15 +116,17 @@ func TestPlanEnforcesTheQuietAndTellsWhyItHoldsTheRest(t *testing.T) {
 }
 
 func TestPlanJSON(t *testing.T) {
-	text, err := json.Marshal(&Plan{Enforce: []string{"/usr/bin/a"}, Held: []Held{{Path: "/usr/bin/\xff", Why: "unenforceable: its path is not UTF-8"}}, Warnings: []string{"w"}})
+	text, err := json.Marshal(&Plan{Enforce: []string{"/usr/bin/a"}, Held: []Held{{Path: "/usr/bin/\xff", Why: "unenforceable: its path is not UTF-8"}}, Warnings: []string{"w"},
+		Thresholds: Thresholds{MinRuns: 2, MinWatch: time.Minute, AcceptGaps: true, Since: at(1)}, Wider: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"schema":1,"enforce":["/usr/bin/a"],"held":[{"path":"/usr/bin/\\xff","path_base64":"L3Vzci9iaW4v/w==","why":"unenforceable: its path is not UTF-8"}]}`
+	const want = `{"schema":1,"enforce":["/usr/bin/a"],"held":[{"path":"/usr/bin/\\xff","path_base64":"L3Vzci9iaW4v/w==","why":"unenforceable: its path is not UTF-8"}],` +
+		`"warnings":["w"],"thresholds":{"min_runs":2,"min_watch_seconds":60,"accept_gaps":true,"since":"2026-03-01T01:00:00Z","wider":true}}`
 	if string(text) != want {
 		t.Errorf("%s\nwant %s", text, want)
 	}
-	if text, _ := json.Marshal(&Plan{}); string(text) != `{"schema":1,"enforce":[],"held":[]}` {
+	if text, _ := json.Marshal(&Plan{}); !strings.HasPrefix(string(text), `{"schema":1,"enforce":[],"held":[],`) {
 		t.Errorf("an empty plan: %s", text)
 	}
 }

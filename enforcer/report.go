@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -19,79 +19,6 @@ const Schema = 1
 // ErrUsage is wrapped by errors about what the caller asked for, as against
 // what could not be done.
 var ErrUsage = errors.New("wrong use")
-
-// Row is one executable in one scope, as `report -o json` prints it.
-type Row struct {
-	Scope string `json:"scope" yaml:"scope"`
-	// Path has \xHH for each byte that is not UTF-8; PathBase64 then has it whole.
-	Path       string       `json:"path" yaml:"path"`
-	PathBase64 string       `json:"path_base64,omitempty" yaml:"path_base64,omitempty"`
-	Verdict    string       `json:"verdict" yaml:"verdict"`
-	Reasons    []string     `json:"reasons" yaml:"reasons"`
-	Runs       RunCount     `json:"runs" yaml:"runs"`
-	Network    []NetworkUse `json:"network" yaml:"network"`
-	Attempts   []AttemptRow `json:"attempts" yaml:"attempts"`
-	Entries    []EntryRow   `json:"entries" yaml:"entries"`
-	FirstSeen  time.Time    `json:"first_seen" yaml:"first_seen"`
-	LastSeen   time.Time    `json:"last_seen" yaml:"last_seen"`
-}
-
-// RunCount counts runs.
-type RunCount struct {
-	Seen     uint64 `json:"seen" yaml:"seen"`
-	Complete uint64 `json:"complete" yaml:"complete"`
-}
-
-// NetworkUse is network use of one family and type. Count is the number of
-// runs that opened such a socket.
-type NetworkUse struct {
-	Family string    `json:"family" yaml:"family"`
-	Type   string    `json:"type" yaml:"type"`
-	Count  uint64    `json:"count" yaml:"count"`
-	First  time.Time `json:"first" yaml:"first"`
-	Last   time.Time `json:"last" yaml:"last"`
-}
-
-// AttemptRow counts sockets opened while listed. Family, Type and First are
-// absent where only the kernel's counter tells of them.
-type AttemptRow struct {
-	Family string    `json:"family,omitempty" yaml:"family,omitempty"`
-	Type   string    `json:"type,omitempty" yaml:"type,omitempty"`
-	Stage  string    `json:"stage" yaml:"stage"`
-	Count  uint64    `json:"count" yaml:"count"`
-	First  time.Time `json:"first,omitzero" yaml:"first,omitempty"`
-	Last   time.Time `json:"last,omitzero" yaml:"last,omitempty"`
-}
-
-// EntryRow is a name by which the executable was started.
-type EntryRow struct {
-	Name       string `json:"name" yaml:"name"`
-	NameBase64 string `json:"name_base64,omitempty" yaml:"name_base64,omitempty"`
-	Runs       uint64 `json:"runs" yaml:"runs"`
-}
-
-// SessionRow is one session, as `report -o json` prints it. To is when it
-// ended; while it is live, or if it was killed, up to when it is proven to
-// have watched.
-type SessionRow struct {
-	ID           string    `json:"id" yaml:"id"`
-	Agent        string    `json:"agent" yaml:"agent"`
-	Hook         string    `json:"hook" yaml:"hook"`
-	Families     []string  `json:"families" yaml:"families"`
-	From         time.Time `json:"from" yaml:"from"`
-	To           time.Time `json:"to" yaml:"to"`
-	AwakeSeconds float64   `json:"awake_seconds" yaml:"awake_seconds"`
-	Gaps         []GapRow  `json:"gaps" yaml:"gaps"`
-}
-
-// GapRow is one gap. Count is how many observations were lost, 0 where it
-// cannot be known.
-type GapRow struct {
-	From  time.Time `json:"from" yaml:"from"`
-	To    time.Time `json:"to" yaml:"to"`
-	Cause string    `json:"cause" yaml:"cause"`
-	Count uint64    `json:"count" yaml:"count"`
-}
 
 // ReportOptions say what a report shows.
 type ReportOptions struct {
@@ -107,7 +34,8 @@ type Report struct {
 	o        ReportOptions
 	c        *considered
 	kills    map[string]store.Kill
-	matched  []bool // by index of o.Executables
+	families map[string]*Family // of the rows so far, by pattern
+	matched  []bool             // by index of o.Executables
 	resolved []string
 }
 
@@ -128,7 +56,7 @@ func NewReport(tx *store.Tx, o ReportOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{tx: tx, o: o, c: c, kills: sumKills(generations), matched: make([]bool, len(o.Executables))}
+	r := &Report{tx: tx, o: o, c: c, kills: sumKills(generations), families: map[string]*Family{}, matched: make([]bool, len(o.Executables))}
 	for _, name := range o.Executables {
 		r.resolved = append(r.resolved, resolveName(name))
 	}
@@ -201,6 +129,16 @@ func (r *Report) Missing() []string {
 	return missing
 }
 
+// Families returns the families of the rows, sorted by pattern: of paths that
+// change, each one program. It is to be asked when Rows has ended.
+func (r *Report) Families() []Family {
+	families := []Family{}
+	for _, pattern := range slices.Sorted(maps.Keys(r.families)) {
+		families = append(families, *r.families[pattern])
+	}
+	return families
+}
+
 // evidence yields the rows of one key at a time: of the executables asked for,
 // or of all.
 func (r *Report) evidence() iter.Seq2[[]store.Evidence, error] {
@@ -234,24 +172,6 @@ func (r *Report) wanted(path string) bool {
 	return len(r.o.Only) == 0 || matchesAny(r.o.Only, path)
 }
 
-func (r *Report) row(rows []store.Evidence, v Verdict) Row {
-	key := rows[0].Key
-	row := Row{Scope: key.Scope, Verdict: v.Kind, Reasons: r.c.reasons(v, rows),
-		Runs: RunCount{Seen: v.Seen, Complete: v.Complete}, Network: []NetworkUse{},
-		Attempts: attemptRows(v.Attempts, r.killsOf(key)), Entries: []EntryRow{},
-		FirstSeen: v.FirstSeen.UTC(), LastSeen: v.LastSeen.UTC()}
-	row.Path, row.PathBase64 = printable(key.Path)
-	for _, u := range v.Network {
-		row.Network = append(row.Network, NetworkUse{Family: u.Family, Type: u.Type, Count: u.Runs, First: u.First.UTC(), Last: u.Last.UTC()})
-	}
-	for _, e := range v.Entries {
-		entry := EntryRow{Runs: e.Runs}
-		entry.Name, entry.NameBase64 = printable(e.Name)
-		row.Entries = append(row.Entries, entry)
-	}
-	return row
-}
-
 // killsOf is what generations counted for the key: a host's policy does not
 // reach containers.
 func (r *Report) killsOf(key store.Key) store.Kill {
@@ -259,24 +179,6 @@ func (r *Report) killsOf(key store.Key) store.Kill {
 		return store.Kill{}
 	}
 	return r.kills[key.Path]
-}
-
-// attemptRows puts what the kernel counted beside the attempts that a learner
-// saw. It counts those too: a row of its own has what is more, for each stage.
-func attemptRows(seen []store.Attempt, counted store.Kill) []AttemptRow {
-	rows := []AttemptRow{}
-	told := map[string]uint64{}
-	for _, a := range seen {
-		told[a.Stage] += a.Count
-		rows = append(rows, AttemptRow{Family: a.Family, Type: a.Type, Stage: a.Stage, Count: a.Count, First: a.First.UTC(), Last: a.Last.UTC()})
-	}
-	if n := counted.Kills; n > told[store.StageEnforce] {
-		rows = append(rows, AttemptRow{Stage: store.StageEnforce, Count: n - told[store.StageEnforce], Last: counted.LastKill.UTC()})
-	}
-	if n := counted.Would; n > told[store.StageMonitor] {
-		rows = append(rows, AttemptRow{Stage: store.StageMonitor, Count: n - told[store.StageMonitor], Last: counted.LastWould.UTC()})
-	}
-	return rows
 }
 
 func checkPatterns(patterns []string) error {

@@ -48,6 +48,18 @@ func keyed(scope, path string, r store.Evidence) store.Evidence {
 // reported are the rows of a report, and the executables it has no evidence of.
 func reported(t *testing.T, s *store.Store, o ReportOptions) (rows []Row, missing []string) {
 	t.Helper()
+	rows, _, missing = reportedAll(t, s, o)
+	return rows, missing
+}
+
+func reportedFamilies(t *testing.T, s *store.Store, o ReportOptions) ([]Row, []Family) {
+	t.Helper()
+	rows, families, _ := reportedAll(t, s, o)
+	return rows, families
+}
+
+func reportedAll(t *testing.T, s *store.Store, o ReportOptions) (rows []Row, families []Family, missing []string) {
+	t.Helper()
 	err := s.View(context.Background(), func(tx *store.Tx) error {
 		r, err := NewReport(tx, o)
 		if err != nil {
@@ -59,13 +71,13 @@ func reported(t *testing.T, s *store.Store, o ReportOptions) (rows []Row, missin
 			}
 			rows = append(rows, row)
 		}
-		missing = r.Missing()
+		families, missing = r.Families(), r.Missing()
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rows, missing
+	return rows, families, missing
 }
 
 func TestReportRowsAreAsPrinted(t *testing.T) {

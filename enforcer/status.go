@@ -27,6 +27,9 @@ type Status struct {
 	Agent      string    `json:"agent"`
 	Kills      []KillRow `json:"kills"` // of every generation of the database, sorted by path
 	WouldKill  []KillRow `json:"would_kill"`
+	// Replaced are the listed whose files were replaced since they were
+	// listed: they are acted on all the same.
+	Replaced []string `json:"replaced_since,omitempty"`
 
 	// Recorded is the generation in force as it was recorded; nil if none is.
 	Recorded *store.Generation `json:"-"`
@@ -68,10 +71,20 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	if g != nil {
 		status.Recorded, status.Generation, status.Since, status.Agent = g, g.N, g.Since.UTC(), g.Agent
 	}
+	if a != nil && g != nil && OnThisHost(a) {
+		status.Replaced = replacedSinceListed(g)
+	}
 	if err := status.readKills(ctx, s); err != nil {
 		return nil, err
 	}
 	return status, errors.Join(status.compare(g, policies), uncounted)
+}
+
+func replacedSinceListed(g *store.Generation) []string {
+	return slices.DeleteFunc(slices.Clone(g.Paths), func(file string) bool {
+		id := g.Files[file]
+		return !id.Known() || replaced(file, []store.FileID{id}) != replacedSince
+	})
 }
 
 func (status *Status) readKills(ctx context.Context, s *store.Store) error {

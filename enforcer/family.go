@@ -1,0 +1,84 @@
+package enforcer
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// family is one program under paths that change: another at each start, or
+// with each version.
+type family struct {
+	pattern string // the path with * for what changes
+	why     string // why it changes
+}
+
+var (
+	// The AppImage runtime adds six random characters to the start of a name.
+	appImage = regexp.MustCompile(`^(/.*)?/\.mount_([^/]*)[A-Za-z0-9]{6}(/.*)$`)
+	snap     = regexp.MustCompile(`^((?:/var/lib/snapd)?/snap/[^/]+)/x?[0-9]+(/.*)$`)
+	// A hash of 32 characters stands before the name and version of a package.
+	hashed    = regexp.MustCompile(`^(/nix/store|/gnu/store)/[0-9a-z]{32}-([^/]+?)(-[0-9][^/]*)?(/.*)?$`)
+	versioned = regexp.MustCompile(`^(|.*?[^0-9.])v?[0-9]+(\.[0-9]+)+([-+_.~][^/]*)?$`)
+)
+
+// familyOf tells whether a path is likely to change, and its family then.
+// Programs that the system's packages put below /usr do not count as versioned:
+// they stay where they are until the system itself is renewed.
+func familyOf(file string) (family, bool) {
+	if m := appImage.FindStringSubmatch(file); m != nil {
+		return family{m[1] + "/.mount_" + m[2] + "*" + m[3], "an AppImage is mounted elsewhere at each start"}, true
+	}
+	if m := snap.FindStringSubmatch(file); m != nil {
+		return family{m[1] + "/*" + m[2], "a snap has a directory for each revision"}, true
+	}
+	if m := hashed.FindStringSubmatch(file); m != nil {
+		return family{m[1] + "/*-" + m[2] + "*" + m[4], "a store of packages has a directory for each build"}, true
+	}
+	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") || !path.IsAbs(file) {
+		return family{}, false
+	}
+	parts := strings.Split(file, "/")
+	changes := false
+	for i, part := range parts[:len(parts)-1] {
+		if m := versioned.FindStringSubmatch(part); m != nil {
+			parts[i], changes = m[1]+"*", true
+		}
+	}
+	return family{strings.Join(parts, "/"), "its directory has the name of a version"}, changes
+}
+
+// Family is one program under changing paths, as `report -o json` prints it.
+type Family struct {
+	Pattern string   `json:"pattern" yaml:"pattern"` // with * for what changes
+	Why     string   `json:"why" yaml:"why"`         // why it changes
+	Verdict string   `json:"verdict" yaml:"verdict"` // network if one member's is, else unproven if one's is
+	Members []Member `json:"members" yaml:"members"` // sorted by path, then scope
+}
+
+// Member is one path of a family.
+type Member struct {
+	Scope   string `json:"scope" yaml:"scope"`
+	Path    string `json:"path" yaml:"path"`
+	Verdict string `json:"verdict" yaml:"verdict"`
+}
+
+// join adds a row to its family, if it has one. Rows come sorted by path.
+func join(families map[string]*Family, file string, row *Row) {
+	f, ok := familyOf(file)
+	if !ok {
+		return
+	}
+	row.Family, _ = printable(f.pattern)
+	one := families[f.pattern]
+	if one == nil {
+		one = &Family{Pattern: row.Family, Why: f.why, Verdict: Quiet}
+		families[f.pattern] = one
+	}
+	one.Members = append(one.Members, Member{row.Scope, row.Path, row.Verdict})
+	worst := []string{Network, Unproven, Quiet}
+	if slices.Index(worst, row.Verdict) < slices.Index(worst, one.Verdict) {
+		one.Verdict = row.Verdict
+	}
+}
