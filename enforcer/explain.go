@@ -129,6 +129,14 @@ func (x *explainer) what(ctx context.Context, path string, keys [][]store.Eviden
 			say("%s", why)
 		}
 	}
+	if now.Known() {
+		say("%s", tellAbility(path))
+	}
+	members, err := x.members(path)
+	if err != nil {
+		return told, err
+	}
+	told.Lines = append(told.Lines, members...)
 	p, err := owner.Of(ctx, "/", path)
 	switch {
 	case err != nil:

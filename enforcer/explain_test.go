@@ -151,6 +151,12 @@ var stories = map[string]func(s *scene) (name string, o ExplainOptions){
 	"never-seen": func(s *scene) (string, ExplainOptions) {
 		return program(s.t, s.dir, "new"), ExplainOptions{Thresholds: Thresholds{Since: at(3), AcceptGaps: true}, Given: true}
 	},
+	"family": func(s *scene) (string, ExplainOptions) {
+		file, older := program(s.t, s.dir, "app-1.10/tool"), program(s.t, s.dir, "app-1.9/tool")
+		s.add("host", file, "a", s.asIs(file, runs(2)))
+		s.add("host", older, "a", s.asIs(older, used(runs(2), "inet", "stream")))
+		return file, ExplainOptions{}
+	},
 	"rebooted": func(s *scene) (string, ExplainOptions) {
 		file := program(s.t, s.dir, "tool")
 		s.sessions[0].Ended, s.sessions[0].BootID = time.Time{}, "another"

@@ -277,3 +277,25 @@ func TestPlanStopsWhenAsked(t *testing.T) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 }
+
+func TestAListedFileThatWasReplacedStaysListedAndIsMarked(t *testing.T) {
+	s := newScene(t)
+	file, renewed := s.learned("tool", of(oldFile, 1, 2, runs(3))), program(t, s.dir, "renewed")
+	now, err := identify(renewed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.rows = append(s.rows, keyed("host", renewed, row("a", of(oldFile, 1, 2, runs(1)), of(now, 3, 4, runs(2)))))
+	g := s.loaded(store.StageEnforce, renewed, file)
+	g.Files = map[string]store.FileID{file: oldFile, renewed: oldFile}
+	plan := s.mustPlan(renewed, file)
+	if diff := cmp.Diff([]string{file}, plan.Replaced); diff != "" {
+		t.Errorf("replaced (-want +got):\n%s", diff)
+	}
+	if plan.Files[renewed] != now || plan.Files[file] != oldFile {
+		t.Errorf("known by %v; want what was learned anew to be known by its new file alone", plan.Files)
+	}
+	if diff := cmp.Diff([]string{renewed, file}, replacedSinceListed(g)); diff != "" {
+		t.Errorf("replaced since it was listed (-want +got):\n%s", diff)
+	}
+}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"profile/store"
 )
@@ -281,5 +284,62 @@ func TestReportOfADamagedDatabaseEndsWithAnError(t *testing.T) {
 	})
 	if err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestReportTellsOfTheFileThatIsThereNow(t *testing.T) {
+	dir := t.TempDir()
+	curl, err := os.ReadFile("/proc/self/exe") // this test is a program that can do all of it
+	if err != nil {
+		t.Fatal(err)
+	}
+	able := write(t, dir, "able", string(curl), 0o755)
+	replaced, gone := program(t, dir, "replaced"), filepath.Join(dir, "gone")
+	id, err := identify(able)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := database(t, func(tx *store.Tx) error {
+		return putAll(tx, []store.Session{watched("a", 0, 10)}, nil,
+			keyed("host", able, row("a", of(id, 1, 2, runs(1)))), keyed("shop/web", able, row("a", of(id, 1, 2, runs(1)))),
+			keyed("host", gone, row("a", of(oldFile, 1, 2, runs(1)))), keyed("host", replaced, row("a", of(oldFile, 1, 2, runs(1)))))
+	})
+	rows, _ := reported(t, s, ReportOptions{})
+	type told struct {
+		Path     string
+		Replaced bool
+		Able     []string
+		Helper   bool
+	}
+	var got []told
+	for _, r := range rows {
+		got = append(got, told{r.Scope + " " + filepath.Base(r.Path), r.ReplacedSince, r.Able, slices.Contains(r.Reasons, fallsBack)})
+	}
+	want := []told{{"host able", false, []string{"sockets", "resolver"}, true}, {"shop/web able", false, nil, false},
+		{"host gone", false, nil, false}, {"host replaced", true, nil, false}}
+	for i := range got { // with or without TLS, which the test's own imports decide
+		got[i].Able = slices.DeleteFunc(got[i].Able, func(what string) bool { return what == "tls" || what == "loads" })
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
+
+func TestReportTellsWhatNetworkUseWas(t *testing.T) {
+	u := store.Use{Family: "inet", Type: "dgram", Runs: 3, First: at(1), Last: at(2), Protocols: []uint32{0, 1, 17, 99},
+		Reach: store.ReachLoopback | store.ReachOut, Destinations: []string{"192.0.2.1:53"}, Inherited: 1}
+	want := NetworkUse{Family: "inet", Type: "dgram", Count: 3, First: at(1), Last: at(2), Protocols: []string{"icmp", "udp", "99"},
+		Reach: []string{"loopback", "out"}, Destinations: []string{"192.0.2.1:53"}, Inherited: 1}
+	if diff := cmp.Diff(want, networkUse(u)); diff != "" {
+		t.Errorf("use (-want +got):\n%s", diff)
+	}
+	more := store.Use{Family: "inet", Type: "dgram", Runs: 2, First: at(0), Last: at(1), Protocols: []uint32{2, 17}, Reach: store.ReachListen,
+		Destinations: []string{"10.0.0.1:1", "192.0.2.1:53", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1", "192.0.2.5:1"}[:store.MaxDestinations], Inherited: 1}
+	merged := mergeUses([]store.Use{u}, []store.Use{more})
+	sum := []store.Use{{Family: "inet", Type: "dgram", Runs: 5, First: at(0), Last: at(2), Protocols: []uint32{0, 1, 2, 17, 99},
+		Reach: store.ReachLoopback | store.ReachListen | store.ReachOut, Inherited: 2,
+		Destinations: []string{"10.0.0.1:1", "192.0.2.1:53", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"}}}
+	if diff := cmp.Diff(sum, merged); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
 	}
 }

@@ -214,7 +214,11 @@ func showPlan(w io.Writer, plan *enforcer.Plan) {
 		if slices.Contains(plan.Added, p) {
 			mark = "+"
 		}
-		fmt.Fprintf(w, "  %s %s\n", mark, showPath(p))
+		since := ""
+		if slices.Contains(plan.Replaced, p) {
+			since = " (replaced since it was listed)"
+		}
+		fmt.Fprintf(w, "  %s %s%s\n", mark, showPath(p), since)
 	}
 	if plan.Loaded > 0 {
 		fmt.Fprintf(w, "against generation %d, which is loaded: %d added, %d removed\n", plan.Loaded, len(plan.Added), len(plan.Removed))

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"profile/enforcer"
+	"profile/internal/ability"
 	"profile/store"
 )
 
@@ -27,7 +29,7 @@ func reportCommand() *cli.Command {
 		Usage:     "show each executable with its verdict, and why",
 		UsageText: "profile [--db PATH] report [-o table|json|yaml] [--verdict V] [--only GLOB]… [EXECUTABLE…]",
 		Description: "network: it opened a network socket. quiet: it never did, in complete runs that were\n" +
-			"watched without a gap. unproven: all else, with every reason.",
+			"watched without a gap; able: its file could. unproven: all else, with every reason.",
 		Flags: append(thresholdFlags(),
 			outputFlag("table", "json", "yaml"),
 			&cli.StringFlag{Name: "verdict", Usage: "only executables of the verdict `V`: network, quiet or unproven"},
@@ -137,7 +139,11 @@ func writeJSON(w *bufio.Writer, r *enforcer.Report) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "\n],\"sessions\":%s}\n", sessions)
+	families, err := json.Marshal(r.Families())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\n],\"sessions\":%s,\"families\":%s}\n", sessions, families)
 	return err
 }
 
@@ -192,6 +198,7 @@ func writeYAML(w io.Writer, r *enforcer.Report) error {
 		Schema      int                   `yaml:"schema"`
 		Executables []enforcer.Row        `yaml:"executables"`
 		Sessions    []enforcer.SessionRow `yaml:"sessions"`
+		Families    []enforcer.Family     `yaml:"families"`
 	}{Schema: enforcer.Schema, Executables: []enforcer.Row{}, Sessions: r.Sessions()}
 	for row, err := range r.Rows() {
 		if err != nil {
@@ -199,6 +206,7 @@ func writeYAML(w io.Writer, r *enforcer.Report) error {
 		}
 		doc.Executables = append(doc.Executables, row)
 	}
+	doc.Families = r.Families()
 	enc := yaml.NewEncoder(w)
 	enc.SetIndent(2)
 	return errors.Join(enc.Encode(doc), enc.Close())
@@ -215,11 +223,17 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 			return ctx.Err()
 		}
 		counts[row.Verdict]++
-		t.row(showScoped(row), row.Verdict, showRuns(row.Runs), showUse(row), showEntries(row.Entries),
+		t.row(showScoped(row), showVerdict(row), showRuns(row.Runs), showUse(row), showEntries(row.Entries),
 			row.LastSeen.Local().Format("2006-01-02 15:04:05"), strings.Join(row.Reasons, "; "))
 	}
 	t.print()
 	fmt.Fprintf(w, "%d network, %d quiet, %d unproven\n", counts["network"], counts["quiet"], counts["unproven"])
+	for _, f := range r.Families() {
+		fmt.Fprintf(w, "family %s (%s): %s, as its members:\n", showPath(f.Pattern), f.Why, f.Verdict)
+		for _, m := range f.Members {
+			fmt.Fprintf(w, "  %s: %s\n", showPath(m.Path), m.Verdict)
+		}
+	}
 	for _, s := range r.Sessions() {
 		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %.0fs", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "), s.AwakeSeconds)
 		for _, g := range s.Gaps {
@@ -246,6 +260,15 @@ func showWhole(text, whole string) string {
 	return showPath(text)
 }
 
+// showVerdict marks the quiet that could use the network: enforcement is for
+// those.
+func showVerdict(row enforcer.Row) string {
+	if slices.Contains(row.Able, ability.Sockets) || slices.Contains(row.Able, ability.Resolver) {
+		return row.Verdict + ", able"
+	}
+	return row.Verdict
+}
+
 func showRuns(n enforcer.RunCount) string {
 	if n.Complete == n.Seen {
 		return fmt.Sprint(n.Seen)
@@ -256,7 +279,17 @@ func showRuns(n enforcer.RunCount) string {
 func showUse(row enforcer.Row) string {
 	var parts []string
 	for _, u := range row.Network {
-		parts = append(parts, fmt.Sprintf("%s/%s ×%d", u.Family, u.Type, u.Count))
+		part := fmt.Sprintf("%s/%s ×%d", u.Family, u.Type, u.Count)
+		if len(u.Reach) > 0 {
+			part += " " + strings.Join(u.Reach, "+")
+		}
+		if len(u.Destinations) > 0 {
+			part += " to " + strings.Join(u.Destinations, " ")
+		}
+		if u.Inherited > 0 {
+			part += " inherited"
+		}
+		parts = append(parts, part)
 	}
 	for _, a := range row.Attempts {
 		what := "killed"

@@ -127,6 +127,9 @@ func humanStatus(s *enforcer.Status, drift error) string {
 			text += g.Tried.Local().Format(time.DateTime) + "\n"
 		}
 	}
+	for _, file := range s.Replaced {
+		text += "replaced since it was listed, and listed still: " + showPath(file) + "\n"
+	}
 	return text + killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
 }
 
