@@ -105,6 +105,11 @@ func (m machine) each(do func(*enforcement, *sharedMaps) error) error {
 func (m machine) Enforced() ([]Enforced, error) {
 	var all []Enforced
 	err := m.each(func(e *enforcement, _ *sharedMaps) error {
+		if e.Name != "" {
+			if err := e.readStats(); e.err == nil {
+				e.err = err
+			}
+		}
 		all = append(all, e.describe())
 		return nil
 	})
