@@ -166,7 +166,8 @@ int BPF_PROG(observe_exec, struct task_struct *task, pid_t old_pid, struct linux
 	bpf_probe_read_kernel(&b->data[from], sizeof(e), &e);
 	to -= from;
 	keep_masked(to);
-	count(KIND_EXEC, !bpf_ringbuf_output(&events, &b->data[from], to & TAIL_MASK, 0));
+	to &= TAIL_MASK;
+	count(KIND_EXEC, !bpf_ringbuf_output(&events, &b->data[from], to, wake(to)));
 	return 0;
 }
 
@@ -175,7 +176,7 @@ static __always_inline void tell_task(struct task_struct *task)
 {
 	struct event e = {};
 	struct build *b;
-	__u32 zero = 0, from;
+	__u32 zero = 0, from, len;
 
 	b = bpf_map_lookup_elem(&builds, &zero);
 	if (!b)
@@ -185,7 +186,8 @@ static __always_inline void tell_task(struct task_struct *task)
 	if (from > TAIL)
 		return;
 	bpf_probe_read_kernel(&b->data[from], sizeof(e), &e);
-	count(KIND_TASK, !bpf_ringbuf_output(&events, &b->data[from], (TAIL - from) & 0x1fff, 0));
+	len = (TAIL - from) & 0x1fff;
+	count(KIND_TASK, !bpf_ringbuf_output(&events, &b->data[from], len, wake(len)));
 }
 
 /* A child put into the cgroup from outside is told when it does something. */

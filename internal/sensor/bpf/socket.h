@@ -75,7 +75,7 @@ static __always_inline bool tell_socket(
 	out->head.family = family;
 	out->head.type = type;
 	out->head.protocol = protocol;
-	bpf_ringbuf_submit(out, 0);
+	bpf_ringbuf_submit(out, wake(sizeof(*out)));
 	count(KIND_SOCKET, true);
 	return true;
 }

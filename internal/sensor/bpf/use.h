@@ -88,7 +88,7 @@ static __always_inline void see_use(
 	out->socket.head.type = type;
 	out->socket.head.protocol = protocol;
 	out->address = *a;
-	bpf_ringbuf_submit(out, 0);
+	bpf_ringbuf_submit(out, wake(sizeof(*out)));
 	count(kind, true);
 }
 
