@@ -55,6 +55,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"clean":    cmdClean,
 	"sabotage": cmdSabotage,
 	"crowd":    cmdCrowd,
+	"policy":   cmdPolicy,
 }
 
 // end kills what is left in the cgroup, takes off what is in force, and
