@@ -170,6 +170,47 @@ static void open_by_vfork(struct spec s)
 	await(pid);
 }
 
+static volatile sig_atomic_t ended;
+
+static void end(int signal)
+{
+	ended = signal;
+}
+
+/*
+ * Forks children without a pause, until SIGTERM. Each connects to a port of
+ * 127.0.0.1, and must be killed for it.
+ */
+static void breed(const char *port)
+{
+	struct sigaction on_term = {.sa_handler = end};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+	int status, n = 0;
+
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sigaction(SIGTERM, &on_term, NULL);
+	for (; !ended; n++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+			connect(fd, (struct sockaddr *)&to, sizeof(to));
+			_exit(fd < 0 ? 6 : 5);
+		}
+		while (waitpid(pid, &status, 0) < 0)
+			if (errno != EINTR)
+				fail("waitpid");
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+			printf("child %d ended with status %x\n", n, status);
+			exit(5);
+		}
+	}
+	printf("%d\n", n);
+}
+
 int main(int argc, char **argv)
 {
 	for (argv++; *argv; argv++) {
@@ -188,6 +229,8 @@ int main(int argc, char **argv)
 			by_uring(parse(*argv), IOSQE_ASYNC);
 		else if (!strcmp(op, "vfork"))
 			open_by_vfork(parse(*argv));
+		else if (!strcmp(op, "breed"))
+			breed(*argv);
 		else if (!strcmp(op, "vfork-exec"))
 			return exec_by_vfork(argv), 0;
 		else if (!strcmp(op, "thread-exec"))
