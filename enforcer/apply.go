@@ -168,7 +168,7 @@ func (a *applier) recordInForce(ctx context.Context) error {
 	var kills []store.Kill
 	if a.old != nil {
 		var err error
-		if kills, err = askKills(ctx, a.Agent, *a.old); err != nil {
+		if kills, err = a.lastKills(ctx); err != nil {
 			// An old generation that is broken must not keep a new one out.
 			a.uncounted = fmt.Errorf("the last counts of generation %d are lost: %w", a.old.N, err)
 		}
@@ -204,6 +204,31 @@ func (a *applier) recordInForce(ctx context.Context) error {
 		a.gen = loaded
 	}
 	return err
+}
+
+// lastKills asks for what the old generation counted alone. Since the new one
+// acts, both count the same kills, if they are of one stage and the old one acts
+// wherever the new one does. They are asked in one call, so that little happens
+// in between.
+func (a *applier) lastKills(ctx context.Context) ([]store.Kill, error) {
+	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	if err != nil {
+		return nil, err
+	}
+	counted := func(g store.Generation) (kills []store.Kill, err error) {
+		for _, st := range policies {
+			if st.GetName() == g.Policy {
+				kills, err = readKills(a.Agent, st, g)
+			}
+		}
+		return kills, err
+	}
+	old, err := counted(*a.old)
+	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) {
+		return old, err
+	}
+	both, err := counted(a.gen)
+	return lowerKills(old, both), err
 }
 
 // takeOffOthers deletes every other enforcing policy of this database: the old

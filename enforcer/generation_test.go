@@ -119,6 +119,15 @@ func TestRecordedKillsNeverGoDown(t *testing.T) {
 	}
 }
 
+func TestWhatTwoGenerationsCountIsCountedOnce(t *testing.T) {
+	old := []store.Kill{{Path: "/a", Kills: 5, LastKill: at(5)}, {Path: "/b", Would: 3}, {Path: "/c", Kills: 1}}
+	got := lowerKills(old, []store.Kill{{Path: "/a", Kills: 2, LastKill: at(6)}, {Path: "/b", Would: 4}, {Path: "/d", Kills: 9}})
+	want := []store.Kill{{Path: "/a", Kills: 3, LastKill: at(5)}, {Path: "/b"}, {Path: "/c", Kills: 1}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPolicyNamesBelongToTheirDatabase(t *testing.T) {
 	one, other := database(t, func(*store.Tx) error { return nil }), database(t, func(*store.Tx) error { return nil })
 	if policyPrefix(one) == policyPrefix(other) {

@@ -36,3 +36,17 @@ func raiseKills(recorded, counted []store.Kill) []store.Kill {
 	}
 	return raised
 }
+
+// lowerKills takes from counts those that others have as well.
+func lowerKills(counted, others []store.Kill) []store.Kill {
+	lowered := slices.Clone(counted)
+	for _, k := range others {
+		i, found := slices.BinarySearchFunc(lowered, k, func(a, b store.Kill) int { return strings.Compare(a.Path, b.Path) })
+		if found {
+			l := &lowered[i]
+			l.Kills -= min(l.Kills, k.Kills)
+			l.Would -= min(l.Would, k.Would)
+		}
+	}
+	return lowered
+}
