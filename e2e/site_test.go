@@ -108,19 +108,25 @@ func (s *site) learn(fn func()) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	ended := false
+	defer func() {
+		if !ended { // the test was given up
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	}()
 	said := func() string {
 		text, _ := os.ReadFile(log.Name())
 		return string(text)
 	}
-	opened := false
-	for deadline := time.Now().Add(within); !opened && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		opened = strings.Contains(said(), "watching since")
+	for deadline := time.Now().Add(within); !strings.Contains(said(), "watching since"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("learn: no window: %s", said())
+		}
 	}
-	if opened {
-		fn()
-	}
+	fn()
 	err = errors.Join(cmd.Process.Signal(syscall.SIGINT), cmd.Wait())
-	if err != nil || !opened {
+	if ended = true; err != nil {
 		s.t.Fatalf("learn: %v\n%s", err, said())
 	}
 }
@@ -143,6 +149,8 @@ func (s *site) run(path string, args []string) (status syscall.WaitStatus, out s
 	if cmd == nil {
 		return 0xffff, ""
 	}
+	timer := time.AfterFunc(within, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	defer timer.Stop()
 	_ = cmd.Wait() // how it ended is in ProcessState
 	return cmd.ProcessState.Sys().(syscall.WaitStatus), buf.String()
 }
@@ -191,7 +199,7 @@ func (s *site) serve() (port string, srv *server) {
 				return
 			}
 			srv.note()
-			conn.Close()
+			_ = conn.Close()
 		}
 	}()
 	s.t.Cleanup(func() {

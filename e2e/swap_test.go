@@ -79,8 +79,8 @@ func swap(t *testing.T, swaps int) {
 		t.Errorf("%d launches and %d children in %d swaps: too few to say anything", launched, children, swaps)
 	}
 
-	// No kill counts twice, though for a moment two generations act. What the
-	// old one kills between its last count and its end counts for nothing.
+	// For a moment two generations act and count; they are asked one after the
+	// other, and in between the loop goes on.
 	kills, killed := 0, launched+children
 	var doc statusDoc
 	s.read(&doc, "status", "-o", "json")
@@ -90,7 +90,7 @@ func swap(t *testing.T, swaps int) {
 		}
 	}
 	t.Logf("%d swaps, %d launches, %d children, %d kills counted", swaps, launched, children, kills)
-	if kills > killed || kills < killed*9/10 {
+	if off := max(kills-killed, killed-kills); off > killed/50 {
 		t.Errorf("status counts %d kills of %d", kills, killed)
 	}
 	if _, err := os.Stat(pinsOf(s.db)); err != nil {
