@@ -17,8 +17,8 @@ import (
 	"profile/internal/cgroup"
 )
 
-// built is the directory of the programs under test: profile, actor and mote
-// (see their sources), and gopher, a static Go program that does nothing.
+// built is the directory of the programs under test: profile, and for each
+// directory here with a source the program of its name.
 var built string
 
 func TestMain(m *testing.M) {
@@ -52,6 +52,8 @@ func run(m *testing.M) int {
 		{"go", "build", "-o", filepath.Join(built, "gopher"), "profile/e2e/gopher"},
 		{"gcc", "-O1", "-static", "-pthread", "-o", filepath.Join(built, "actor"), "actor/actor.c"},
 		{"gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-o", filepath.Join(built, "mote"), "mote/mote.c"},
+		{"gcc", "-O1", "-static", "-pthread", "-o", filepath.Join(built, "sidedoor"), "sidedoor/sidedoor.c"},
+		{"gcc", "-m32", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-o", filepath.Join(built, "mote32"), "mote32/mote32.c"},
 	} {
 		c := exec.Command(cmd[0], cmd[1:]...)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
