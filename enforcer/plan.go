@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"profile/internal/schedule"
 	"profile/internal/tetragon"
 	"profile/store"
 )
@@ -64,6 +65,9 @@ type PlanOptions struct {
 	// AgentFamilies are the families that the agent can enforce; nil if it is
 	// not asked.
 	AgentFamilies []string
+	// Jobs are what this machine runs by itself: the plan names those that did
+	// not run while it was learned.
+	Jobs []schedule.Job
 	// AgentPaths are resolved executables of the agent, which are protected.
 	AgentPaths []string
 }
@@ -264,6 +268,7 @@ func (p *planner) finish() (*Plan, error) {
 	if err := p.chooseFamilies(plan); err != nil {
 		return nil, err
 	}
+	p.warnOfLearned()
 	slices.Sort(p.replaced)
 	plan.Replaced = p.replaced
 	plan.Warnings = p.warnings

@@ -10,12 +10,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"profile/enforcer"
 	"profile/internal/cgroup"
+	"profile/internal/schedule"
 	"profile/internal/tetragon"
 	"profile/store"
 )
@@ -151,6 +153,14 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 
 func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
 	var plan *enforcer.Plan
+	if !e.option.Remote {
+		jobs, err := schedule.Jobs(ctx, "/", time.Now())
+		if err != nil {
+			// The plan does not depend on them.
+			fmt.Fprintf(os.Stderr, "warning: what this machine runs by itself cannot be told: %v\n", err)
+		}
+		e.option.Jobs = jobs
+	}
 	err := e.store.View(ctx, func(tx *store.Tx) (err error) {
 		plan, err = enforcer.BuildPlan(ctx, tx, e.option)
 		return err
