@@ -64,6 +64,7 @@ const (
 	endStopped = "stopped"
 	endTime    = "its time was over"
 	endKilled  = "killed"
+	endReboot  = "ended by a reboot"
 )
 
 // Learn learns for one session, until its time is over or the context ends;

@@ -96,8 +96,9 @@ func TestLearnEndsWhatWasKilled(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	dead := store.Session{ID: "20260102t030405z-abcdef", Started: at, Windows: []store.Window{{From: at.Add(time.Second), To: at.Add(time.Minute)}}}
 	unopened := store.Session{ID: "20260102t030406z-abcdef", Started: at}
+	rebooted := store.Session{ID: "20260102t030407z-abcdef", Started: at, BootID: "of another boot"}
 	err := s.Update(t.Context(), func(tx *store.Tx) error {
-		return errors.Join(tx.PutSession(&dead), tx.PutSession(&unopened))
+		return errors.Join(tx.PutSession(&dead), tx.PutSession(&unopened), tx.PutSession(&rebooted))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -111,15 +112,18 @@ func TestLearnEndsWhatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	sessions := readSessions(t, s)
-	if len(sessions) != 3 {
-		t.Fatalf("%d sessions, want 3", len(sessions))
+	if len(sessions) != 4 {
+		t.Fatalf("%d sessions, want 4", len(sessions))
+	}
+	if got := sessions[2]; got.End != "ended by a reboot" || !got.Ended.Equal(at) {
+		t.Errorf("session %s ended %v, %q; want by a reboot at %v", got.ID, got.Ended, got.End, at)
 	}
 	for i, ended := range []time.Time{at.Add(time.Minute), at} {
 		if got := sessions[i]; got.End != "killed" || !got.Ended.Equal(ended) {
 			t.Errorf("session %s ended %v, %q; want killed at %v", got.ID, got.Ended, got.End, ended)
 		}
 	}
-	if got := sessions[2]; got.End != "its time was over" || got.Awake < 500*time.Millisecond {
+	if got := sessions[3]; got.End != "its time was over" || got.Awake < 500*time.Millisecond {
 		t.Errorf("session ended %q after %v awake, want its second", got.End, got.Awake)
 	}
 }

@@ -33,16 +33,16 @@ type learner struct {
 }
 
 func newLearner(o Options, bird *canary.Canary) (*learner, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootID()
 	if err != nil {
-		return nil, fmt.Errorf("tell this boot of the machine from others: %w", err)
+		return nil, err
 	}
 	now := time.Now().UTC()
 	l := &learner{
 		Options: o, bird: bird, back: make(chan struct{}, 1),
 		session: store.Session{
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
-			BootID: strings.TrimSpace(string(boot)),
+			BootID: boot,
 			Hook:   o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
 			Cgroup: o.Group.Path, Only: o.Only,
 			Started: now,
@@ -56,6 +56,14 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	}
 	l.fold = NewFold(cfg)
 	return l, nil
+}
+
+func bootID() (string, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("tell this boot of the machine from others: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
 }
 
 // sessionID sorts by time, and fits into the name of a policy.
@@ -105,9 +113,16 @@ func clearKilled(ctx context.Context, o Options) error {
 	if len(killed) == 0 {
 		return nil
 	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
 	err = o.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, s := range killed {
 			s.End, s.Ended = endKilled, s.Started
+			if s.BootID != "" && s.BootID != boot {
+				s.End = endReboot
+			}
 			if n := len(s.Windows); n > 0 {
 				s.Ended = s.Windows[n-1].To
 			}
