@@ -90,7 +90,12 @@ type tally struct {
 type tallyUse struct {
 	typ         socketType
 	runs        uint64
+	inherited   uint64
 	first, last int64
+
+	reach        store.Reach
+	protocols    []uint32
+	destinations []string
 }
 
 type attempt struct {

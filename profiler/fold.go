@@ -142,6 +142,8 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 	case tetragon.CallFork:
 		f.forkHook = true
 		f.fork(k, at)
+	case tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend:
+		f.reach(k, at)
 	case tetragon.CallLeave:
 		// What it does from here on is not seen: time that was not watched.
 		if q := f.lookup(k.GetProcess(), at); q != nil {

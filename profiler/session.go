@@ -44,6 +44,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
 			BootID: boot,
 			Hook:   o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
+			Reach:  len(o.Agent.Uses) > 0,
 			Cgroup: o.Group.Path, Only: o.Only,
 			Started: now,
 		},

@@ -147,6 +147,7 @@ func (f *Fold) tallyRow(t *tally) store.Tally {
 		family, typ := f.typeName(u.typ)
 		out.Network = append(out.Network, store.Use{
 			Family: family, Type: typ, Runs: u.runs, First: wall(u.first), Last: wall(u.last),
+			Protocols: slices.Clone(u.protocols), Reach: u.reach, Destinations: slices.Clone(u.destinations), Inherited: u.inherited,
 		})
 	}
 	slices.SortFunc(out.Network, func(a, b store.Use) int {

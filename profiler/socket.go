@@ -18,9 +18,14 @@ const typeCount = 16 // SOCK_TYPE_MASK
 
 // use is a socket, or an attempt at one if it has a stage.
 type use struct {
-	typ   socketType
-	stage string
-	at    int64
+	typ      socketType
+	stage    string
+	protocol uint32 // of a socket that is opened
+	at       int64
+
+	// of a socket that is used, by whoever opened it
+	reach       store.Reach // 0: it is opened
+	destination string      // of ReachOut
 }
 
 func (f *Fold) typeName(s socketType) (family, typ string) {
@@ -45,24 +50,38 @@ func (f *Fold) socket(k *api.ProcessKprobe, at int64) {
 	if !ok {
 		return
 	}
-	var r *run
-	if q := f.lookup(k.GetProcess(), at); q != nil {
-		r = q.run
-	} else {
-		if path == "" {
-			path = absolute(k.GetProcess().GetBinary(), k.GetProcess().GetCwd())
-		}
-		if path == "" {
-			return // a gap already: the agent did not name it
-		}
-		r = f.adopt(k, path, at)
+	if r := f.opener(k, path, at); r != nil {
+		f.beat(r, beatSocket)
+		f.note(r, u)
 	}
-	f.beat(r, beatSocket)
+}
+
+// opener is the run that an event about a socket is of: that of the image which
+// the process has now, or of one that is not known, under the path that the
+// agent gives, else its name as executed.
+func (f *Fold) opener(k *api.ProcessKprobe, path string, at int64) *run {
+	if q := f.lookup(k.GetProcess(), at); q != nil {
+		return q.run
+	}
+	if path == "" {
+		path = absolute(k.GetProcess().GetBinary(), k.GetProcess().GetCwd())
+	}
+	if path == "" {
+		return nil // a gap already: the agent did not name it
+	}
+	return f.adopt(k, path, at)
+}
+
+// note counts a socket of a run, at once or when its executable is known.
+func (f *Fold) note(r *run, u use) {
 	if r.of != nil {
 		f.use(r, u)
 		return
 	}
-	if len(r.sockets) < maxSockets && !slices.ContainsFunc(r.sockets, func(o use) bool { return o.typ == u.typ && o.stage == u.stage }) {
+	same := func(o use) bool {
+		return o.typ == u.typ && o.stage == u.stage && o.reach == u.reach && o.destination == u.destination
+	}
+	if len(r.sockets) < maxSockets && !slices.ContainsFunc(r.sockets, same) {
 		r.sockets = append(r.sockets, u)
 	}
 }
@@ -84,18 +103,29 @@ func (f *Fold) readSocket(k *api.ProcessKprobe, at int64) (u use, path string, o
 	}
 	f.families |= 1 << family
 	u.typ = socketType(family)*typeCount + socketType(k.Args[1].GetIntArg()&(typeCount-1))
+	if len(k.Args) > 2 {
+		u.protocol = uint32(k.Args[2].GetIntArg())
+	}
+	u.stage, path = readLabels(k)
+	return u, path, true
+}
+
+// readLabels gives what the sensor says of an event about a socket: the stage
+// of the generation that lists the process, "" if none does, and the path of
+// its executable.
+func readLabels(k *api.ProcessKprobe) (stage, path string) {
 	for _, d := range k.GetData() {
 		switch d.GetLabel() {
 		case tetragon.LabelListed:
-			u.stage = store.StageEnforce
+			stage = store.StageEnforce
 			if d.GetStringArg() == store.StageMonitor {
-				u.stage = store.StageMonitor
+				stage = store.StageMonitor
 			}
 		case tetragon.LabelPath:
 			path, _, _ = strings.Cut(string(d.GetBytesArg()), "\x00")
 		}
 	}
-	return u, path, true
+	return stage, path
 }
 
 // use counts a socket of a run whose executable is known. A listed one is an
@@ -118,9 +148,13 @@ func (f *Fold) use(r *run, u use) {
 	}
 	n := r.of.use(u)
 	word, bit := u.typ/64, uint64(1)<<(u.typ%64)
+	n.notice(u)
 	if r.used[word]&bit == 0 {
 		r.used[word] |= bit
 		n.runs++
+		if u.reach != 0 {
+			n.inherited++
+		}
 	}
 }
 

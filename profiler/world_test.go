@@ -2,6 +2,7 @@ package profiler
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
@@ -206,6 +207,19 @@ func (w *world) socket(pid uint32, family, typ int32, opts ...as) {
 }
 
 // before tells of a process that ran before the policy was loaded.
+// uses tells what a socket is used for: call, family, type, address.
+func (w *world) uses(pid uint32, call, family, typ, to string, opts ...as) {
+	addr := netip.MustParseAddrPort(to)
+	var data []*api.KprobeArgument
+	if stage := one(opts).listed; stage != "" {
+		data = append(data, &api.KprobeArgument{Label: tetragon.LabelListed, Arg: &api.KprobeArgument_StringArg{StringArg: stage}})
+	}
+	w.kprobe(call, w.who(pid), []*api.KprobeArgument{
+		{Arg: &api.KprobeArgument_SockArg{SockArg: &api.KprobeSock{Family: family, Type: typ}}},
+		{Arg: &api.KprobeArgument_SockaddrArg{SockaddrArg: &api.KprobeSockaddr{Family: family, Addr: addr.Addr().String(), Port: uint32(addr.Port())}}},
+	}, data, testPolicy)
+}
+
 func (w *world) before(pid uint32, path string) {
 	p := w.process(pid, path, "procFS")
 	w.live[pid] = p

@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,8 +36,8 @@ func confine(t *testing.T) cgroup.Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(root.Dir, "profile-test-"+strings.ReplaceAll(strings.ToLower(t.Name()), "/", "-"))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(root.Dir, "profile-test-")
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

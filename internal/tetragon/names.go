@@ -127,6 +127,16 @@ func TypeName(number int32) string {
 	return strconv.Itoa(int(number & mask))
 }
 
+// TypeNumber is the number of a type that TypeName names.
+func TypeNumber(name string) (int32, bool) {
+	for number, n := range types {
+		if n == name {
+			return number, true
+		}
+	}
+	return 0, false
+}
+
 // SockTypeName is a socket type as an agent names it in a sock argument:
 // SOCK_STREAM and so on.
 func SockTypeName(number int32) string { return "SOCK_" + strings.ToUpper(TypeName(number)) }

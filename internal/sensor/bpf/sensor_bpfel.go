@@ -151,7 +151,7 @@ type SensorUseEvent struct {
 	Socket  SensorSocketEvent
 	Address struct {
 		_    structs.HostLayout
-		Ip   [16]uint8
+		Ip   [4]uint32
 		Port uint16
 		Pad  uint16
 	}

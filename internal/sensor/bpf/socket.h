@@ -8,25 +8,32 @@
 
 #include "observe.h"
 
-/* The mode of the policy that acts on this process, if one does. */
-static __always_inline __u32 listed_mode(struct task_struct *task, struct scratch *s, bool named)
+/*
+ * The mode of the policy in slot n, if it acts on the current process, whose
+ * executable is in s. A function of its own for the verifier, which looks at
+ * it once, not at each turn of a loop.
+ */
+__noinline int slot_mode(__u32 n, struct scratch *s, bool named)
 {
-	struct cgroup *cgrp = cgroup_of(task);
-	bool host = in_host_pidns(task);
-	__u32 i, index, mode = MODE_NONE;
-	struct scope *scope;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct scope *scope = bpf_map_lookup_elem(&scopes, &n);
+	__u32 index;
 
-	for (i = 0; i < MAX_POLICIES; i++) {
-		__u32 n = i;
+	if (!s || !scope || !scope->mode || (scope->host_only && !in_host_pidns(task)) ||
+		!is_below(cgroup_of(task), scope->cgroup, scope->level))
+		return MODE_NONE;
+	return match_path(n, scope->op, s, named, &index) == MATCH_YES ? scope->mode : MODE_NONE;
+}
 
-		scope = bpf_map_lookup_elem(&scopes, &n);
-		if (!scope || scope->mode <= mode || (scope->host_only && !host) ||
-			!is_below(cgrp, scope->cgroup, scope->level))
-			continue;
-		if (match_path(n, scope->op, s, named, &index) == MATCH_YES)
-			mode = scope->mode;
-	}
-	return mode;
+/* The mode of the policy that acts on the current process, if one does. */
+static __always_inline __u32 listed_mode(struct scratch *s, bool named)
+{
+	__u32 i, found = 0;
+
+	/* the modes are bits, and the stricter is the higher */
+	for (i = 0; i < MAX_POLICIES; i++)
+		found |= slot_mode(i, s, named);
+	return found & MODE_ENFORCE ? MODE_ENFORCE : found;
 }
 
 struct socket_event {
@@ -48,7 +55,7 @@ static __always_inline void fill_socket(
 	if (s && exe) {
 		walk_exe_short(&w, exe, task, s->path, false);
 		named = key_of(s, &w);
-		out->head.listed = listed_mode(task, s, named);
+		out->head.listed = listed_mode(s, named);
 		if (named) {
 			__builtin_memcpy(out->path, s->key.text, sizeof(out->path));
 			out->head.path_len = SHORT_ZONE - w.pos;

@@ -9,9 +9,10 @@
 #define PROFILE_USE_H
 
 #include "socket.h"
+#include <bpf/bpf_endian.h>
 
 struct address {
-	__u8 ip[16]; /* the first four of AF_INET */
+	__u32 ip[4]; /* of the network's byte order; the first of AF_INET */
 	__u16 port;  /* of the host's byte order */
 	__u16 pad;
 };
@@ -21,49 +22,52 @@ struct use_event {
 	struct address address;
 };
 
+/* Without branches, as what follows: each would double the verifier's work. */
 static __always_inline bool is_loopback(__u32 family, const struct address *a)
 {
-	int i;
+	bool four = (a->ip[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	bool six = !(a->ip[0] | a->ip[1] | a->ip[2] | (a->ip[3] ^ bpf_htonl(1)));
 
-	if (family == AF_INET)
-		return a->ip[0] == 127;
-	for (i = 0; i < 15; i++)
-		if (a->ip[i])
-			return false;
-	return a->ip[15] == 1;
+	return ((family == AF_INET) & four) | ((family == AF_INET6) & six);
 }
 
 /* FNV-1a over what tells one use from another; never 0, which is a free place. */
 static __always_inline __u32 hash_use(__u16 kind, __u32 family, __u32 type, const struct address *a)
 {
-	__u32 h = 2166136261, i;
+	__u32 h = 2166136261;
 
-	h = (h ^ kind) * 16777619;
-	h = (h ^ (family << 8 | type)) * 16777619;
+	h = (h ^ (kind << 16 | family << 8 | type)) * 16777619;
 	h = (h ^ a->port) * 16777619;
-	for (i = 0; i < sizeof(a->ip); i++)
-		h = (h ^ a->ip[i]) * 16777619;
-	return h ? h : 1;
+	h = (h ^ a->ip[0]) * 16777619;
+	h = (h ^ a->ip[1]) * 16777619;
+	h = (h ^ a->ip[2]) * 16777619;
+	h = (h ^ a->ip[3]) * 16777619;
+	return h | 1;
 }
 
-/* Whether a use is to be told: the first few whole, and then each way once. */
-static __always_inline bool is_new_use(struct told *t, __u32 hash, __u64 way)
+/*
+ * Whether a use is to be told: the first few whole, and then each way once. A
+ * function of its own for the verifier, which looks at it once.
+ */
+__noinline int is_new_use(struct told *t, __u32 hash, __u64 way)
 {
 	__u32 i;
 
+	if (!t)
+		return 1;
 	for (i = 0; i < TOLD_USES; i++) {
 		if (t->uses[i] == hash)
-			return false;
+			return 0;
 		if (!t->uses[i]) {
 			t->uses[i] = hash;
 			t->ways |= way;
-			return true;
+			return 1;
 		}
 	}
 	if (t->ways & way)
-		return false;
+		return 0;
 	t->ways |= way;
-	return true;
+	return 1;
 }
 
 static __always_inline void see_use(
@@ -96,7 +100,7 @@ static __always_inline int see_address4(__u16 kind, struct bpf_sock_addr *ctx)
 {
 	struct address a = {};
 
-	*(__u32 *)a.ip = ctx->user_ip4;
+	a.ip[0] = ctx->user_ip4;
 	a.port = __builtin_bswap16(ctx->user_port);
 	if (wants(AF_INET))
 		see_use(kind, AF_INET, ctx->type, ctx->protocol, &a);
@@ -106,12 +110,11 @@ static __always_inline int see_address4(__u16 kind, struct bpf_sock_addr *ctx)
 static __always_inline int see_address6(__u16 kind, struct bpf_sock_addr *ctx)
 {
 	struct address a = {};
-	__u32 *ip = (__u32 *)a.ip;
 
-	ip[0] = ctx->user_ip6[0];
-	ip[1] = ctx->user_ip6[1];
-	ip[2] = ctx->user_ip6[2];
-	ip[3] = ctx->user_ip6[3];
+	a.ip[0] = ctx->user_ip6[0];
+	a.ip[1] = ctx->user_ip6[1];
+	a.ip[2] = ctx->user_ip6[2];
+	a.ip[3] = ctx->user_ip6[3];
 	a.port = __builtin_bswap16(ctx->user_port);
 	if (wants(AF_INET6))
 		see_use(kind, AF_INET6, ctx->type, ctx->protocol, &a);
