@@ -89,4 +89,3 @@ func cmdPolicy(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("a canary is listed: %q", binaries.Values)
 	}
 }
-
