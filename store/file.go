@@ -115,7 +115,22 @@ func open(path string, writable bool) (*file, error) {
 		f.abandon()
 		return nil, err
 	}
+	if !f.current(path) {
+		f.close(nil)
+		return nil, bolterrors.ErrTimeout // Compact has put another in its place
+	}
 	return f, nil
+}
+
+// current reports whether the file that was opened, and is locked now, is still
+// the one at the path.
+func (f *file) current(path string) bool {
+	mine, err := f.os.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, there)
 }
 
 // checkFile refuses what bbolt would block on, or turn into a database.

@@ -27,7 +27,7 @@ func newApp() *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "db", Usage: "the database of what was learned and enforced", Value: defaultDB, TakesFile: true},
 		},
-		Commands: []*cli.Command{learnCommand(), reportCommand(), explainCommand(), enforceCommand(), statusCommand(), releaseCommand(), agentCommand()},
+		Commands: []*cli.Command{learnCommand(), reportCommand(), explainCommand(), enforceCommand(), statusCommand(), releaseCommand(), dbCommand(), agentCommand()},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return usagef("there is no command %q: profile --help lists them", name)
@@ -41,13 +41,21 @@ func newApp() *cli.App {
 		Writer:         os.Stdout,
 		ErrWriter:      os.Stderr,
 	}
-	for _, cmd := range app.Commands {
-		cmd.OnUsageError = app.OnUsageError
-		cmd.HideHelpCommand = true
-		cmd.Before = checkArgs
-		cmd.UseShortOptionHandling = false
-	}
+	finish(app.Commands, app.OnUsageError)
 	return app
+}
+
+// finish says of every command what holds for all.
+func finish(commands []*cli.Command, onUsageError cli.OnUsageErrorFunc) {
+	for _, cmd := range commands {
+		cmd.OnUsageError = onUsageError
+		cmd.HideHelpCommand = true
+		cmd.UseShortOptionHandling = false
+		if len(cmd.Subcommands) == 0 {
+			cmd.Before = checkArgs // what stands behind others are theirs
+		}
+		finish(cmd.Subcommands, onUsageError)
+	}
 }
 
 // version is what is built; the commit is in the binary's build information.
