@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help build generate lint test e2e bench demo soak clean clean-kernel
+.PHONY: help build generate lint test e2e fuzz bench demo soak clean clean-kernel
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler, the rest of this file does not.
@@ -12,6 +12,8 @@ SUM = go run ./internal/testsum
 UNIT = $$(go list ./... | grep -v /e2e)
 OUR_C = find . \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*'
 SOAK ?= 10
+FUZZ = ./internal/tetragon:FuzzParsePolicy ./internal/sensor:FuzzCompile ./store:FuzzDecode
+FUZZTIME ?= 20s
 
 help: ## print this
 	@awk -F ' *:.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,11 @@ test: build ## every test, e2e on this kernel included (as root; says what did n
 e2e: build ## only the end-to-end tests; RUN=PATTERN for some
 	@$(GOTEST) ./e2e/... | $(SUM)
 
+# Without its limit the fuzzer spends the time on making what it found smaller.
+fuzz: ## feed odd input to what reads policies and rows, FUZZTIME (20s) each
+	@for target in $(FUZZ); do \
+		go test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $${target%:*}; done
+
 # Ratios mean something on a quiet machine only.
 bench: ## measure what must be fast against the least that could be done (as root, with gcc; 8 minutes); writes bench.json
 	@go run ./internal/bench
@@ -45,8 +52,10 @@ bench: ## measure what must be fast against the least that could be done (as roo
 demo: build ## learn, report, enforce, attack and release, in a cgroup of its own (as root)
 	@examples/demo/demo.sh
 
-soak: build ## every test SOAK times over (10), for flaws that show once in a while
+soak: build ## every test SOAK times over (10), and the long forms of some, for flaws that show once in a while
 	@go test -json -count=$(SOAK) -timeout 8h -p 1 $(RACE) ./... | $(SUM)
+	@PROFILE_SEEDS=10 PROFILE_SWAPS=200 $(GOTEST) -run 'TestRandomWorkload|TestNothingGetsThroughWhileGenerationsSwap' ./e2e | $(SUM)
+	@$(MAKE) fuzz FUZZTIME=10m
 
 clean: ## delete what build made
 	rm -rf bin
