@@ -69,12 +69,16 @@ const (
 
 // Learn learns for one session, until its time is over or the context ends;
 // both are no error. It fails at once with a *store.HeldError if another
-// session holds the database. However it returns, its audit policy is off, or
+// session holds the database, and with tetragon.ErrOption if the agent cannot
+// keep to the group. However it returns, its audit policy is off, or
 // the error says that it could not be taken off. The session is returned with
 // the error too, once it is recorded.
 func Learn(ctx context.Context, o Options) (_ *store.Session, err error) {
 	if len(o.Agent.Families) == 0 {
 		return nil, fmt.Errorf("agent %s sees no network sockets: there is nothing to learn from", o.Agent.Address)
+	}
+	if !o.Agent.IsSensor() && o.Group.Path != "/" {
+		return nil, fmt.Errorf("agent %s cannot learn in cgroup %s alone: %w", o.Agent.Address, o.Group.Path, tetragon.ErrOption)
 	}
 	for _, pattern := range o.Only {
 		if !doublestar.ValidatePattern(pattern) {

@@ -51,7 +51,16 @@ func Create(path string) (*Store, error) {
 	return s, nil
 }
 
-// Open opens a database that exists. The error is fs.ErrNotExist if it does
+// MissingError says that there is no database at a path. It is fs.ErrNotExist
+// too.
+type MissingError struct{ Path string }
+
+func (e *MissingError) Error() string { return "there is no database " + e.Path }
+
+// Unwrap makes it fs.ErrNotExist.
+func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
+
+// Open opens a database that exists. The error is a *MissingError if it does
 // not, ErrNotDatabase if the file is something else, ErrUnsafe if others can
 // write it, a *SchemaError if a newer profile wrote it, and ErrBusy if another
 // process held it for 10 s.
@@ -61,6 +70,9 @@ func Open(path string) (*Store, error) {
 		// The lock beside it, and what is in force for it, go by its name:
 		// one database must not have two.
 		name, err = filepath.EvalSymlinks(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &MissingError{Path: path}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)

@@ -138,6 +138,8 @@ var unfit = regexp.MustCompile(`[^A-Za-z0-9_]+`)
 func pinName(db string) string {
 	if resolved, err := filepath.EvalSymlinks(db); err == nil {
 		db = resolved
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(db)); err == nil {
+		db = filepath.Join(dir, filepath.Base(db)) // it is yet to be made
 	}
 	sum := sha256.Sum256([]byte(db))
 	base := unfit.ReplaceAllString(filepath.Base(db), "_")

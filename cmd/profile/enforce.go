@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -59,10 +61,14 @@ type enforcing struct {
 	group  cgroup.Group
 	option enforcer.PlanOptions
 	store  *store.Store
+	temp   string // directory of an empty database, for a plan where there is none
 }
 
 func enforce(c *cli.Context) (err error) {
 	e, err := readEnforcing(c)
+	if e != nil && e.temp != "" {
+		defer os.RemoveAll(e.temp)
+	}
 	if err != nil {
 		return err
 	}
@@ -142,13 +148,26 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 	if e.db, err = dbPath(c); err != nil {
 		return nil, err
 	}
-	// A directory needs nothing learned, but what is in force is recorded.
-	open := store.Open
-	if e.apply && len(e.option.Dirs)+len(e.option.Include) > 0 {
-		open = store.Create
-	}
-	e.store, err = open(e.db)
+	e.store, err = e.open()
 	return e, err
+}
+
+// open opens the database. A directory needs nothing learned: there may be none
+// yet, which applying then makes, since what is in force is recorded.
+func (e *enforcing) open() (*store.Store, error) {
+	st, err := store.Open(e.db)
+	if !errors.Is(err, fs.ErrNotExist) || len(e.option.Dirs)+len(e.option.Include) == 0 {
+		return st, err
+	}
+	if e.apply {
+		return store.Create(e.db)
+	}
+	dir, err := os.MkdirTemp("", "profile-plan-")
+	if err != nil {
+		return nil, fmt.Errorf("plan without a database: %w", err)
+	}
+	e.temp = dir
+	return store.Create(filepath.Join(dir, "empty.db"))
 }
 
 func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
@@ -175,8 +194,10 @@ func (e *enforcing) print(plan *enforcer.Plan) error {
 	if len(plan.Enforce) == 0 {
 		fmt.Fprintf(os.Stderr, "the plan is empty: %s\n", whyEmpty(plan))
 	}
-	for _, w := range plan.Warnings {
-		fmt.Fprintf(os.Stderr, "warning: %s\n", w)
+	if e.form != "" {
+		for _, w := range plan.Warnings {
+			fmt.Fprintf(os.Stderr, "warning: %s\n", showLine(w))
+		}
 	}
 	switch e.form {
 	case "json":
@@ -221,7 +242,7 @@ func showPlan(w io.Writer, plan *enforcer.Plan) {
 	fmt.Fprintf(w, "%d executables: each is %s (%s) %s\n", len(plan.Enforce), what, strings.Join(plan.Families, ", "), where)
 	for _, p := range plan.Enforce {
 		mark := " "
-		if slices.Contains(plan.Added, p) {
+		if _, added := slices.BinarySearch(plan.Added, p); added {
 			mark = "+"
 		}
 		since := ""

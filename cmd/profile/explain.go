@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"regexp"
 	"syscall"
 
 	"google.golang.org/grpc/codes"
@@ -11,6 +13,7 @@ import (
 
 	"profile/enforcer"
 	"profile/internal/cgroup"
+	"profile/internal/tetragon"
 	"profile/store"
 )
 
@@ -24,18 +27,19 @@ func explain(err error) string {
 	return text
 }
 
-// plain takes off what gRPC puts before a message for programs.
-func plain(err error) string {
-	if st, ok := status.FromError(err); ok && st.Code() == codes.InvalidArgument {
-		return "the agent refused the policy: " + st.Message()
-	}
-	return err.Error()
-}
+// envelope is what gRPC puts around a message, for programs.
+var envelope = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+
+// plain takes it off, wherever it stands.
+func plain(err error) string { return unwrapped(err.Error()) }
+
+func unwrapped(text string) string { return envelope.ReplaceAllString(text, "") }
 
 func nextStep(err error) string {
 	var held *store.HeldError
 	var coverage *enforcer.CoverageError
 	var schema *store.SchemaError
+	var missing *store.MissingError
 	switch {
 	case errors.Is(err, errNotRoot):
 		return "Loading eBPF programs takes root: run it with sudo."
@@ -61,14 +65,14 @@ func nextStep(err error) string {
 		return "The file system is read-only: name a database elsewhere with --db."
 	case errors.Is(err, context.Canceled):
 		return "It was interrupted."
-	case errors.Is(err, fs.ErrNotExist) && isDatabase(err):
+	case errors.Is(err, tetragon.ErrOption):
+		return "Its policies have no word for it; the embedded sensor's have: say --agent embedded."
+	case status.Code(err) == codes.Unavailable:
+		return "Nothing answers at that address: start the agent, or name another with --agent."
+	case errors.As(err, &missing):
 		return "Nothing was learned there yet: profile learn makes it."
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return "It may take root: run it with sudo."
 	}
 	return ""
-}
-
-// isDatabase reports whether the missing file is the database.
-func isDatabase(err error) bool {
-	var path *fs.PathError
-	return errors.As(err, &path) && path.Op == "open"
 }

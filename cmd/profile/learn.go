@@ -132,6 +132,12 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	if err != nil {
 		return err
 	}
+	// Nothing is attached yet, and without an agent no database is made.
+	agent, err := connect(c.Context, c.String("agent"), path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, agent.Close()) }()
 	st, err := store.Create(path)
 	if err != nil {
 		return err
@@ -141,10 +147,6 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 		return err
 	}
 	defer os.Remove(dir) // an enforce may have its canaries there: then it stays
-	agent, err := connect(c.Context, c.String("agent"), path)
-	if err != nil {
-		return err
-	}
 	watchVsock(c, agent)
 	o := profiler.Options{
 		Agent: agent, Store: st, Group: group, Only: c.StringSlice("only"), For: getDuration(c, "for"),
@@ -154,13 +156,12 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 		o.Progress = shown.show
 	}
 	session, err := profiler.Learn(ctx, o)
-	err = errors.Join(err, agent.Close())
 	if shown != nil {
 		shown.end()
 	}
-	if session != nil && !session.Ended.IsZero() {
+	if session != nil && !session.Ended.IsZero() && (err == nil || len(session.Windows) > 0) {
 		fmt.Fprintf(os.Stderr, "learned for %s (%s); %d gaps; profile report shows it\n",
-			session.Awake.Round(time.Second), session.End, len(session.Gaps))
+			session.Awake.Round(time.Second), unwrapped(session.End), len(session.Gaps))
 	}
 	return err
 }

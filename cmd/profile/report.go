@@ -92,7 +92,8 @@ func showReport(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriter(os.Stdout)
+	stdout := newSpool(os.Stdout)
+	out := bufio.NewWriter(stdout)
 	err = st.View(c.Context, func(tx *store.Tx) error {
 		r, err := enforcer.NewReport(tx, enforcer.ReportOptions{
 			Thresholds: t, Verdict: c.String("verdict"), Only: c.StringSlice("only"), Executables: c.Args().Slice()})
@@ -115,7 +116,13 @@ func showReport(c *cli.Context) error {
 		}
 		return nil
 	})
-	return errors.Join(err, out.Flush())
+	if err == nil {
+		err = out.Flush()
+	}
+	if full := stdout.Close(); err == nil {
+		err = full
+	}
+	return err
 }
 
 // rowsAtOnce is how many rows go from reading to printing in one piece.

@@ -63,12 +63,14 @@ func makePinRoot() (string, error) {
 	return root, nil
 }
 
+const mountYourself = "mount one at " + systemBPFFS + ": mount -t bpf bpf " + systemBPFFS
+
 func mountOwn() error {
 	if err := os.MkdirAll(ownBPFFS, 0o700); err != nil {
-		return fmt.Errorf("make a mount point for a bpffs: %w", err)
+		return fmt.Errorf("make a mount point for a bpffs: %w; %s", err, mountYourself)
 	}
 	if err := unix.Mount("bpf", ownBPFFS, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-		return fmt.Errorf("mount a bpffs at %s: %w", ownBPFFS, err)
+		return fmt.Errorf("mount a bpffs at %s: %w; %s", ownBPFFS, err, mountYourself)
 	}
 	return nil
 }

@@ -169,6 +169,10 @@ func (a *Agent) Add(ctx context.Context, p *Policy) error {
 		return err
 	}
 	if _, err := a.Client.AddTracingPolicy(ctx, &tetragon.AddTracingPolicyRequest{Yaml: string(text)}); err != nil {
+		switch status.Code(err) {
+		case codes.InvalidArgument, codes.Unknown: // the second is all that a Tetragon says
+			err = fmt.Errorf("the agent refused it: %w", err)
+		}
 		return fmt.Errorf("load policy %s: %w", p.Metadata.Name, err)
 	}
 	if err := a.check(ctx, p); err != nil {
