@@ -56,6 +56,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"sabotage": cmdSabotage,
 	"crowd":    cmdCrowd,
 	"policy":   cmdPolicy,
+	"refusing": cmdRefusing,
 }
 
 // end kills what is left in the cgroup, takes off what is in force, and
