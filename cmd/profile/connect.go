@@ -6,16 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"profile/internal/cgroup"
 	"profile/internal/sensor"
@@ -89,27 +84,12 @@ func embedded(ctx context.Context, db string) (*tetragon.Agent, error) {
 		}
 		cfg.RingBytes = uint32(n)
 	}
-	lis := bufconn.Listen(1 << 20)
 	// The sensor outlives the command's context: a learn that is interrupted
 	// still has its last events to take in, and its policy to take off.
-	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	served := make(chan error, 1)
-	go func() { served <- sensor.NewServer(cfg).Serve(serveCtx, lis) }()
-	conn, err := grpc.NewClient("passthrough:///embedded", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	conn := sensor.NewServer(cfg).Local()
+	a, err := tetragon.Connect(context.WithoutCancel(ctx), tetragon.Embedded, conn, conn.Close)
 	if err != nil {
-		stop()
-		return nil, errors.Join(err, <-served)
-	}
-	closer := func() error {
-		err := conn.Close()
-		stop()
-		return errors.Join(err, <-served)
-	}
-	a, err := tetragon.Connect(context.WithoutCancel(ctx), tetragon.Embedded, conn, closer)
-	if err != nil {
-		return nil, errors.Join(err, closer())
+		return nil, errors.Join(err, conn.Close())
 	}
 	return a, nil
 }

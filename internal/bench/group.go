@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,9 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"profile/internal/cgroup"
 	"profile/internal/sensor"
@@ -191,22 +186,10 @@ func (l *learner) stop() error {
 // withSensor has an embedded sensor in this process for as long as do takes.
 // Audit policies go with it; enforcing ones are do's to delete.
 func (b *bench) withSensor(do func(*tetragon.Agent) error) error {
-	lis := bufconn.Listen(1 << 20)
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	cfg := sensor.Config{Name: fmt.Sprintf("bench-%d", os.Getpid()), Node: "bench"}
-	go func() { served <- sensor.NewServer(cfg).Serve(ctx, lis) }()
-	conn, err := grpc.NewClient("passthrough:///bench", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
-	if err != nil {
-		stop()
-		return errors.Join(err, <-served)
-	}
+	conn := sensor.NewServer(sensor.Config{Name: fmt.Sprintf("bench-%d", os.Getpid()), Node: "bench"}).Local()
 	agent, err := tetragon.Connect(b.ctx, tetragon.Embedded, conn, conn.Close)
 	if err == nil {
-		err = errors.Join(do(agent), agent.Close())
+		err = do(agent)
 	}
-	stop()
-	return errors.Join(err, <-served)
+	return errors.Join(err, conn.Close())
 }

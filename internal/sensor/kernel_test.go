@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -13,9 +12,6 @@ import (
 	"time"
 
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"profile/internal/cgroup"
 	"profile/internal/tetragon"
@@ -55,20 +51,10 @@ func confine(t *testing.T) cgroup.Group {
 // serve runs a sensor in process and connects to it as any client does.
 func serve(t *testing.T, cfg Config) *tetragon.Agent {
 	t.Helper()
-	lis := bufconn.Listen(1 << 20)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- NewServer(cfg).Serve(ctx, lis) }()
-	conn, err := grpc.NewClient("passthrough:///sensor", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := NewServer(cfg).Local()
 	t.Cleanup(func() {
-		conn.Close()
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("serve: %v", err)
+		if err := conn.Close(); err != nil {
+			t.Errorf("close: %v", err)
 		}
 	})
 	a, err := tetragon.Connect(context.Background(), tetragon.Embedded, conn, conn.Close)

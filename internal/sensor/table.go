@@ -123,6 +123,9 @@ func (t *table) find(r *record) *process {
 
 // before notes a process that ran before the policy was loaded.
 func (t *table) before(r *record, args, cwd string) *process {
+	if p := t.get(r.Pid, r.Start); p != nil {
+		return p // its messages were published, and must not change
+	}
 	p := t.find(r)
 	p.self.Arguments, p.self.Cwd = args, cwd
 	return p
