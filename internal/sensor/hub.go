@@ -120,6 +120,12 @@ func (s *subscriber) forward(ctx context.Context, send func(*tetragon.GetEventsR
 			if err := send(ev); err != nil {
 				return err
 			}
+			// Nobody else takes from the queue: what is there need not be waited for.
+			for range len(s.queue) {
+				if err := send(<-s.queue); err != nil {
+					return err
+				}
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.gone:

@@ -185,6 +185,11 @@ func (s *serverEnd) SendMsg(m any) error {
 	select {
 	case s.events <- ev:
 		return nil
+	default:
+	}
+	select {
+	case s.events <- ev:
+		return nil
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	case <-s.conn.closed:

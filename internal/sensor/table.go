@@ -2,7 +2,7 @@ package sensor
 
 import (
 	"encoding/base64"
-	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
@@ -37,7 +37,10 @@ func newTable(node string, clock *clock, paths *cgroupPaths) *table {
 // execID is unique over a machine's boots as far as its clock is: the text is
 // a real agent's, node:time:pid in base64.
 func (t *table) execID(time uint64, pid uint32) string {
-	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d:%d", t.node, time, pid))
+	text := append(make([]byte, 0, 64), t.node...)
+	text = strconv.AppendUint(append(text, ':'), time, 10)
+	text = strconv.AppendUint(append(text, ':'), uint64(pid), 10)
+	return base64.StdEncoding.EncodeToString(text)
 }
 
 // get returns the process if it is the one that started then.
