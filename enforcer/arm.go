@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strings"
 	"time"
 
 	"profile/internal/canary"
@@ -20,21 +18,8 @@ const (
 	countEvery  = 10 * time.Millisecond
 )
 
-// OnThisHost reports whether canaries run here are the agent's to see: it is
-// the embedded sensor, or its address is a unix socket or a loopback one.
-func OnThisHost(a *tetragon.Agent) bool {
-	if a.IsSensor() || strings.HasPrefix(a.Address, "unix:") {
-		return true
-	}
-	address := strings.TrimPrefix(a.Address, "passthrough:///")
-	address = strings.TrimPrefix(address, "dns:///")
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
+// OnThisHost reports whether canaries run here are the agent's to see.
+func OnThisHost(a *tetragon.Agent) bool { return a.OnThisHost() }
 
 // installCanaries puts the two canaries in place. done removes them.
 func (a *applier) installCanaries() (done func(), err error) {

@@ -66,30 +66,53 @@ func (l *learner) notOpened() error {
 }
 
 // beat sends a canary every ten seconds. One that does not come back before
-// the next is due ends the window.
-func (l *learner) beat(ctx context.Context, events *events) {
+// the next is due ends the window. It returns when the stream or the context
+// ends, or learning must begin anew.
+func (l *learner) beat(ctx context.Context) error {
 	ticks := time.NewTicker(canaryEvery)
 	defer ticks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-events.done:
-			return
+			return nil
+		case <-l.events.done:
+			return l.events.err
 		case <-ticks.C:
 		}
-		if l.prove(ctx, events, canaryEvery) || ctx.Err() != nil {
-			continue
-		}
-		l.mu.Lock()
-		_, open := l.fold.Opened()
-		l.fold.Overdue()
-		cause := l.canaryErr
-		l.mu.Unlock()
-		if open {
-			l.Log.Warn("a canary did not come back: the window is closed until one does", "error", cause)
+		back := l.prove(ctx, l.events, canaryEvery)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case back && l.counts():
+			if err := l.verify(ctx); err != nil {
+				return err
+			}
+		case !back:
+			if err := l.overdue(ctx); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// overdue closes the window. That the agent has lost the audit policy is an
+// error.
+func (l *learner) overdue(ctx context.Context) error {
+	l.mu.Lock()
+	_, open := l.fold.Opened()
+	l.fold.Overdue()
+	cause := l.canaryErr
+	l.mu.Unlock()
+	if open {
+		l.Log.Warn("a canary did not come back: the window is closed until one does", "error", cause)
+	}
+	if l.Agent.IsSensor() {
+		return nil
+	}
+	if there, err := l.present(ctx); err == nil && !there {
+		return errGone
+	}
+	return nil
 }
 
 // prove sends one canary and waits until it has come back, for so long at most

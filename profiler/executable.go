@@ -75,7 +75,7 @@ type tally struct {
 
 	seen, complete, clean, crossed uint64
 	unseen                         uint64
-	pending                        pending
+	pending, asked                 pending
 
 	live    int // runs
 	entries []store.Entry
@@ -197,7 +197,7 @@ func (ex *executable) tally(label string) *tally {
 }
 
 func (ex *executable) forgetOldest() {
-	i := slices.IndexFunc(ex.tallies, func(t *tally) bool { return t.live == 0 && !t.pending.queued && t.file.Known() })
+	i := slices.IndexFunc(ex.tallies, func(t *tally) bool { return t.live == 0 && !t.pending.queued && !t.asked.queued && t.file.Known() })
 	if i >= 0 {
 		ex.tallies = slices.Delete(ex.tallies, i, i+1)
 	}

@@ -25,6 +25,15 @@ type Config struct {
 	// Forks says that the agent tells of forks, and Losses that what it lost
 	// is known. Without either the session has a gap over all of its windows.
 	Forks, Losses bool
+	// NoExecs says that the agent does not tell the executable of an exec: it
+	// goes by its name as executed.
+	NoExecs bool
+	// Verify says that it is known only later whether all that ended before a
+	// canary was told: nothing is complete before Verified.
+	Verify bool
+	// Thread reports whether a task that is alive is a thread of another
+	// process, for agents that do not tell; nil where it cannot be known.
+	Thread func(pid uint32) bool
 
 	// Canary is the path of the session's own canary. Without one the windows
 	// follow the rule for recordings: from the audit policy's first event to
@@ -57,12 +66,13 @@ type Fold struct {
 	losses  uint32 // so far; a run that began at another number is touched
 	loss    loss   // the last one
 
-	latest, previous int64 // the latest time told, and that of the last event that tells no loss
-	unread           int   // lines of the record that were bad, since the last event
-	socketHook       bool  // something of the socket hook was seen
-	forkHook         bool  // something of the fork hook was
-	execHook         bool  // something of the exec hook was
-	families         uint8 // seen at the socket hook, a bit each as in names
+	latest, previous int64            // the latest time told, and that of the last event that tells no loss
+	throttled        map[string]int64 // cgroups, since when
+	unread           int              // lines of the record that were bad, since the last event
+	socketHook       bool             // something of the socket hook was seen
+	forkHook         bool             // something of the fork hook was
+	execHook         bool             // something of the exec hook was
+	families         uint8            // seen at the socket hook, a bit each as in names
 	counts           Counts
 
 	spareRuns      []*run
@@ -86,6 +96,7 @@ func NewFold(cfg Config) *Fold {
 		processes:   map[uint32]*process{},
 		executables: map[store.Key]*executable{},
 		scopes:      map[container]string{},
+		throttled:   map[string]int64{},
 		joint:       joint{probes: map[uint32]probe{}},
 		windows:     windows{missing: beatFork | beatSocket},
 	}
@@ -111,6 +122,10 @@ func (f *Fold) Event(ev *api.GetEventsResponse) {
 	switch e := ev.GetEvent().(type) {
 	case *api.GetEventsResponse_ProcessKprobe:
 		f.kprobe(e.ProcessKprobe, at)
+	case *api.GetEventsResponse_ProcessTracepoint:
+		f.tracepoint(e.ProcessTracepoint, at)
+	case *api.GetEventsResponse_ProcessThrottle:
+		f.throttle(e.ProcessThrottle.GetCgroup(), e.ProcessThrottle.GetType() == api.ThrottleType_THROTTLE_STOP, at)
 	case *api.GetEventsResponse_ProcessExec:
 		f.checkName(e.ProcessExec.GetProcess(), at)
 		f.exec(e.ProcessExec.GetProcess(), at)
@@ -153,6 +168,18 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 	case tetragon.CallSocketCreate:
 		f.socketHook = true
 		f.socket(k, at)
+	}
+}
+
+// tracepoint takes a fork from an agent whose kprobes cannot tell of it.
+func (f *Fold) tracepoint(t *api.ProcessTracepoint, at int64) {
+	if t.GetEvent() != tetragon.EventFork || f.cfg.Policy != "" && t.GetPolicyName() != f.cfg.Policy+tetragon.ForksSuffix {
+		return
+	}
+	f.forkHook = true
+	f.checkName(t.GetProcess(), at)
+	if args := t.GetArgs(); len(args) > 1 {
+		f.forkOrThread(t.GetProcess(), uint32(args[1].GetIntArg()), at)
 	}
 }
 

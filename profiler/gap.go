@@ -92,3 +92,8 @@ func (f *Fold) uncounted() string {
 	}
 	return ""
 }
+
+// Lost notes a loss that the agent's counters tell of, within a span.
+func (f *Fold) Lost(from, to time.Time, cause string, n uint64) {
+	f.gap(from.UnixNano(), to.UnixNano(), cause, n)
+}

@@ -115,6 +115,10 @@ func (f *Fold) joinExec(r *run, p *api.Process, e entry, at int64) {
 		f.resolve(r, pr, h)
 		return
 	}
+	if f.cfg.NoExecs {
+		f.resolveByName(h)
+		return
+	}
 	r.held = true
 	f.joint.held = append(f.joint.held, h)
 	if len(f.joint.held) > maxHeld {
@@ -153,7 +157,7 @@ func (f *Fold) expireAll() {
 func (f *Fold) expire() {
 	h := f.joint.held[0]
 	f.joint.held = append(f.joint.held[:0], f.joint.held[1:]...)
-	if !f.execHook {
+	if f.cfg.Canary == "" && !f.execHook {
 		f.resolveByName(h)
 		return
 	}

@@ -24,8 +24,11 @@ type Options struct {
 	For   time.Duration // from when the window opens; 0 means until the context ends
 	// KeepArgs keeps some arguments of programs, which may hold secrets.
 	KeepArgs bool
+	// Metrics is the URL of the agent's metrics, which count what it loses; ""
+	// is none.
+	Metrics string
 	// CanaryDir is a directory that programs can be run from, for the
-	// session's canary.
+	// session's canary. An agent of another host has none.
 	CanaryDir string
 	Log       *slog.Logger
 
@@ -93,11 +96,13 @@ func Learn(ctx context.Context, o Options) (_ *store.Session, err error) {
 	if err := clearKilled(ctx, o); err != nil {
 		return nil, err
 	}
-	bird, err := canary.Install(o.CanaryDir, canaryName)
-	if err != nil {
-		return nil, err
+	var bird *canary.Canary
+	if o.Agent.OnThisHost() {
+		if bird, err = canary.Install(o.CanaryDir, canaryName); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, bird.Remove()) }()
 	}
-	defer func() { err = errors.Join(err, bird.Remove()) }()
 	l, err := newLearner(o, bird)
 	if err != nil {
 		return nil, err
@@ -109,85 +114,56 @@ func Learn(ctx context.Context, o Options) (_ *store.Session, err error) {
 	return &l.session, err
 }
 
-// run listens, loads the audit policy, and learns; then it ends the session
-// and takes the policy off.
+// run watches until the session is to end, ends it, and takes the policy off.
+// Why it ended is in l.session.End.
 func (l *learner) run(ctx context.Context) error {
 	// What has begun is ended in order, also when the context is cancelled.
 	steady := context.WithoutCancel(ctx)
-	listening, stop := context.WithCancel(steady)
-	events := l.listen(listening)
-	defer func() {
-		stop()
-		<-events.done
-	}()
-	if err := events.subscribed(ctx); err != nil {
-		return l.finish(steady, err)
-	}
-	policy := AuditPolicy(l.session.ID, l.Agent, l.Group)
-	if err := l.load(steady, policy); err != nil {
-		return l.finish(steady, err)
-	}
-	err := l.learn(ctx, events)
-	if _, opened := l.opened(); opened && !events.ended() {
-		l.prove(steady, events, closeWithin)
-	}
-	return errors.Join(l.finish(steady, err), l.unload(steady, policy))
+	err := l.learn(ctx)
+	return errors.Join(l.finish(steady, err), l.unload(steady))
 }
 
-func (l *learner) load(ctx context.Context, p *tetragon.Policy) error {
-	ctx, cancel := context.WithTimeout(ctx, loadWithin)
-	defer cancel()
-	return l.Agent.Add(ctx, p)
-}
-
-func (l *learner) unload(ctx context.Context, p *tetragon.Policy) error {
-	ctx, cancel := context.WithTimeout(ctx, deleteWithin)
-	defer cancel()
-	return l.Agent.Delete(ctx, p.Metadata.Name)
-}
-
-// learn opens the window and learns until the session is to end. It says why
-// in l.session.End.
-func (l *learner) learn(ctx context.Context, events *events) error {
-	if err := l.open(ctx, events); err != nil {
-		return err
-	}
-	from := time.Now()
-	if l.Opened != nil {
-		at, _ := l.opened()
-		l.Opened(at)
-	}
-	beating, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.beat(beating, events)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
-	var over <-chan time.Time
-	if l.For > 0 {
-		timer := time.NewTimer(l.For)
-		defer timer.Stop()
-		over = timer.C
-	}
+// learn watches and flushes.
+func (l *learner) learn(ctx context.Context) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- l.watch(watching) }()
 	second := time.NewTicker(flushEvery)
 	defer second.Stop()
+	first := l.first
+	var from time.Time
+	var over <-chan time.Time
 	for {
 		select {
-		case <-ctx.Done():
-			l.session.End = endStopped
-			return nil
+		case err := <-done:
+			return err
+		case <-first:
+			first, from = nil, time.Now()
+			if l.For > 0 {
+				timer := time.NewTimer(l.For)
+				defer timer.Stop()
+				over = timer.C
+			}
+			if l.Opened != nil {
+				at, opened := l.opened()
+				if !opened {
+					at = from // the agent is on another host, and has yet to tell something
+				}
+				l.Opened(at)
+			}
 		case <-over:
 			l.session.End = endTime
-			return nil
-		case <-events.done:
-			return events.err
+			stop()
+			return <-done
+		case <-ctx.Done():
+			l.session.End = endStopped
+			return <-done
 		case <-second.C:
-			l.tryFlush(context.WithoutCancel(ctx))
-			l.report(time.Since(from))
+			if !from.IsZero() {
+				l.tryFlush(context.WithoutCancel(ctx))
+				l.report(time.Since(from))
+			}
 		}
 	}
 }

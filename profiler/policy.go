@@ -69,3 +69,15 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 	}
 	return p
 }
+
+// ForkPolicy asks an agent whose kprobes cannot tell of forks for those of a
+// tracepoint, beside the audit policy: kprobes and tracepoints do not go
+// together in one. Threads are told as well (FACTS 44).
+func ForkPolicy(session string) *tetragon.Policy {
+	p := tetragon.NewPolicy(PolicyName(session) + tetragon.ForksSuffix)
+	p.Spec.TracePoints = []tetragon.TracePoint{{
+		Subsystem: tetragon.SubsystemSched, Event: tetragon.EventFork,
+		Args: []tetragon.Arg{{Index: 5, Type: "int32"}, {Index: 7, Type: "int32"}},
+	}}
+	return p
+}

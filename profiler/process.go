@@ -14,6 +14,8 @@ type process struct {
 	start  int64  // start time as the agent gives it, 0 until it is told
 	since  int64  // when it came to its image, by exec or fork
 	forked bool   // and has not exec'd since
+	maybe  bool   // it may be a thread, whose end is never told
+	stale  bool   // the stream ended meanwhile: so may it have
 }
 
 // startSlack allows for the agent's arithmetic with clocks.
@@ -40,13 +42,20 @@ func (f *Fold) lookup(p *api.Process, at int64) *process {
 	case start < q.start-startSlack:
 		return nil
 	}
+	q.stale = false
+	if q.maybe {
+		q.maybe = false // events name no threads
+		q.run.maybe--
+	}
 	return q
 }
 
 // lostEnd takes a process out whose pid another one has: how and when it ended
 // is not known.
 func (f *Fold) lostEnd(pid uint32, q *process, at int64) {
-	f.gap(min(max(q.since, f.windows.from), at), at, "an exit was lost", 1)
+	if !q.stale && !q.maybe {
+		f.gap(min(max(q.since, f.windows.from), at), at, "an exit was lost", 1)
+	}
 	q.run.unsure = true
 	f.remove(pid, q, at)
 }
@@ -54,6 +63,9 @@ func (f *Fold) lostEnd(pid uint32, q *process, at int64) {
 // remove takes a process out of the table and out of its run.
 func (f *Fold) remove(pid uint32, q *process, at int64) {
 	delete(f.processes, pid)
+	if q.maybe {
+		q.run.maybe--
+	}
 	f.leave(q.run, at)
 	*q = process{}
 	f.spareProcesses = append(f.spareProcesses, q)
@@ -81,24 +93,42 @@ func (f *Fold) fork(k *api.ProcessKprobe, at int64) {
 		return
 	}
 	child, group := uint32(k.Args[0].GetIntArg()), uint32(k.Args[1].GetIntArg())
-	if child != group {
-		return // a thread
+	if child == group { // else it is a thread
+		f.forked(k.GetProcess(), child, at)
 	}
+}
+
+// forkOrThread does so for a task that may be a thread.
+func (f *Fold) forkOrThread(parent *api.Process, child uint32, at int64) {
+	if f.cfg.Thread != nil && f.cfg.Thread(child) {
+		return
+	}
+	if q := f.forked(parent, child, at); q != nil {
+		q.maybe = true
+		q.run.maybe++
+	}
+}
+
+// forked is nil where the child is not followed.
+func (f *Fold) forked(parent *api.Process, child uint32, at int64) *process {
 	if q := f.processes[child]; q != nil {
 		if at <= q.since {
-			return // told late: the child has been told of since
+			return nil // told late: the child has been told of since
 		}
 		f.lostEnd(child, q, at)
 	}
-	q := f.lookup(k.GetProcess(), at)
-	if q == nil && f.free(k.GetProcess()) && hasKnownName(k.GetProcess()) {
-		q = f.addUnseen(k.GetProcess(), k.GetProcess().GetBinary(), at)
+	q := f.lookup(parent, at)
+	if q == nil && f.free(parent) && hasKnownName(parent) {
+		q = f.addUnseen(parent, parent.GetBinary(), at)
 	}
 	if q == nil {
-		return
+		return nil
 	}
 	f.beat(q.run, beatFork)
-	f.add(child, q.run, at).forked = true
+	r := q.run
+	q = f.add(child, r, at)
+	q.forked = true
+	return q
 }
 
 // exec ends the process's share in its run and begins a new one.
@@ -132,7 +162,10 @@ func (f *Fold) exec(p *api.Process, at int64) {
 		q = f.add(pid, r, at)
 	} else {
 		old := q.run
-		q.run, q.since, q.forked = r, at, false
+		if q.maybe {
+			old.maybe--
+		}
+		q.run, q.since, q.forked, q.maybe, q.stale = r, at, false, false, false
 		r.processes++
 		f.leave(old, at)
 	}

@@ -8,6 +8,7 @@ type run struct {
 	pid       uint32 // of the process that exec'd
 	began     int64  // its exec
 	processes int
+	maybe     int    // of these, those that may be threads
 	losses    uint32 // of the fold when it began
 	window    uint32 // number of the window in which it was seen
 	mark      uint32 // of the snapshot that has counted it
@@ -38,7 +39,7 @@ func (f *Fold) begin(at int64) *run {
 	r.seen = f.windows.open && at >= f.windows.from
 	r.unseen = f.windows.open && !r.seen
 	r.window = f.windows.number
-	if at <= f.loss.to {
+	if at <= f.loss.to || len(f.throttled) > 0 {
 		r.losses-- // it may have begun before what was lost
 	}
 	return r
@@ -96,6 +97,9 @@ func (f *Fold) relist(r *run) {
 func (f *Fold) leave(r *run, at int64) {
 	r.processes--
 	if r.processes > 0 {
+		if r.processes == r.maybe {
+			r.unsure = true // it may have ended with its last process
+		}
 		f.relist(r)
 		return
 	}

@@ -20,12 +20,20 @@ import (
 // learner is one learning session at work.
 type learner struct {
 	Options
-	bird *canary.Canary
-	back chan struct{} // a canary came back
+	bird *canary.Canary // nil for an agent of another host
+	back chan struct{}  // a canary came back
+
+	first      chan struct{} // closed when learning has begun
+	everOpened bool          // what follows is watch's
+	events     *events
+	stopEvents func()
+	loaded     []string // policies
+	metrics    *metrics // nil if there are none
 
 	mu        sync.Mutex // guards the fold, and:
 	canaryErr error      // why the last canary could not be run
 	fold      *Fold
+	meter     meter
 
 	session  store.Session // what follows is the main goroutine's
 	stored   store.Session
@@ -39,7 +47,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	}
 	now := time.Now().UTC()
 	l := &learner{
-		Options: o, bird: bird, back: make(chan struct{}, 1),
+		Options: o, bird: bird, back: make(chan struct{}, 1), first: make(chan struct{}),
 		session: store.Session{
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
 			BootID: boot,
@@ -52,8 +60,18 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	cfg := Config{
 		Session: l.session.ID, Policy: PolicyName(l.session.ID),
 		Only: o.Only, KeepArgs: o.KeepArgs,
-		Labels: o.Agent.IsSensor(), Forks: true, Losses: o.Agent.IsSensor(),
-		Canary: bird.Path(), IsCanary: isCanary,
+		Labels: o.Agent.IsSensor(), Forks: true, IsCanary: isCanary,
+	}
+	if o.Metrics != "" {
+		l.metrics = &metrics{url: o.Metrics}
+	}
+	cfg.Verify = l.counts()
+	cfg.Losses = cfg.Verify || o.Agent.IsSensor()
+	if bird != nil {
+		cfg.Canary = bird.Path()
+	} else {
+		l.session.BootID = "" // of this machine, which is not the agent's
+		cfg.IsCanary = seemsCanary
 	}
 	l.fold = NewFold(cfg)
 	return l, nil

@@ -2,9 +2,7 @@ package profiler
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
@@ -24,37 +22,22 @@ func (l *learner) listen(ctx context.Context) *events {
 	e := &events{ready: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(e.done)
-		err := l.read(ctx, e.ready)
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+		stream, err := l.Agent.Subscribe(ctx, &api.GetEventsRequest{})
+		if err == nil {
+			close(e.ready)
+			err = stream.Each(l.take)
 		}
-		e.err = fmt.Errorf("read events of agent %s: %w", l.Agent.Address, err)
+		e.err = err
 	}()
 	return e
 }
 
-func (l *learner) read(ctx context.Context, ready chan<- struct{}) error {
-	// Not Agent.Events: the policy must not be loaded before the agent listens.
-	stream, err := l.Agent.Client.GetEvents(ctx, &api.GetEventsRequest{})
-	if err != nil {
-		return err
-	}
-	if _, err := stream.Header(); err != nil {
-		return err
-	}
-	close(ready)
-	for {
-		ev, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		l.take(ev)
-	}
-}
-
 // take folds one event, and wakes who waits for a canary if one came back.
-func (l *learner) take(ev *api.GetEventsResponse) {
+func (l *learner) take(ev *api.GetEventsResponse) error {
 	l.mu.Lock()
+	if k := ev.GetProcessKprobe(); k != nil && l.fold.cfg.Verify && k.GetPolicyName() == l.fold.cfg.Policy {
+		l.meter.take(nanos(ev.GetTime()), time.Now())
+	}
 	before := l.fold.Returned()
 	l.fold.Event(ev)
 	back := l.fold.Returned() != before
@@ -65,19 +48,27 @@ func (l *learner) take(ev *api.GetEventsResponse) {
 		default:
 		}
 	}
+	return nil
 }
 
-// headerWithin is how long to wait for an agent that answers a subscription
-// only with its first event, as a Tetragon does.
-const headerWithin = 500 * time.Millisecond
+// settleFor is how long to give an agent that does not say when it is
+// subscribed.
+const settleFor = 500 * time.Millisecond
 
-// subscribed waits until the agent listens, as far as it can be known.
-func (e *events) subscribed(ctx context.Context) error {
-	timer := time.NewTimer(headerWithin)
+// subscribed waits until the agent listens, as far as it can be known: one that
+// is not sure to says nothing.
+func (e *events) subscribed(ctx context.Context, sure bool) error {
+	timer := time.NewTimer(settleFor)
 	defer timer.Stop()
+	ready, settled := e.ready, timer.C
+	if sure {
+		settled = nil
+	} else {
+		ready = nil
+	}
 	select {
-	case <-e.ready:
-	case <-timer.C:
+	case <-ready:
+	case <-settled:
 	case <-e.done:
 		return e.err
 	case <-ctx.Done():

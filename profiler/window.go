@@ -35,8 +35,12 @@ type windows struct {
 	missing   beat // what was never seen of any canary
 	exec      bool // an exec of a canary was seen
 
-	// pending holds the tallies with runs that ended since the last canary.
+	// pending holds the tallies with runs that ended since the last canary,
+	// asked those that wait for Verified.
 	pending []*tally
+	asked   []*tally
+	asking  bool
+	askedAt int64
 }
 
 // pending counts the runs of one tally that ended since the last canary came
@@ -79,14 +83,18 @@ func (f *Fold) pend(t *tally, r *run) {
 // commit makes complete what ended before the canary that has come back.
 func (f *Fold) commit() {
 	for _, t := range f.windows.pending {
-		t.complete += t.pending.complete
-		if t.pending.losses == f.losses {
-			t.clean += t.pending.clean
-		}
+		f.complete(t, t.pending)
 		t.pending = pending{}
-		f.changed(t.ex)
 	}
 	f.windows.pending = f.windows.pending[:0]
+}
+
+func (f *Fold) complete(t *tally, p pending) {
+	t.complete += p.complete
+	if p.losses == f.losses {
+		t.clean += p.clean
+	}
+	f.changed(t.ex)
 }
 
 // beat notes what was seen of a run, in case it is a canary's.
@@ -116,9 +124,13 @@ func (f *Fold) beaten(r *run, at int64) {
 	if !w.open {
 		f.openWindow(at)
 	} else {
-		w.extend(at)
 		w.awake += now.Sub(w.returned)
-		f.commit()
+		if f.cfg.Verify {
+			f.ask(at)
+		} else {
+			w.extend(at)
+			f.commit()
+		}
 	}
 	w.returned = now
 }
@@ -180,6 +192,7 @@ func (f *Fold) Overdue() {
 		return
 	}
 	w.open = false
+	f.giveUp()
 	for _, t := range w.pending {
 		t.pending = pending{cut: t.pending.begun, queued: true}
 	}
@@ -236,6 +249,7 @@ func (f *Fold) Finish() {
 	switch {
 	case f.cfg.Canary != "":
 	case f.socketHook:
+		f.Verified()
 		f.commit()
 	default:
 		f.showOutside()

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"profile/internal/cgroup"
 	"profile/internal/sensor"
 	"profile/internal/tetragon"
@@ -28,6 +30,20 @@ const (
 // ringVariable makes the sensor's event ring small, for the tests that lose
 // events on purpose.
 const ringVariable = "PROFILE_TEST_RING_BYTES"
+
+func insecureFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "insecure", Usage: "speak to an agent on another machine in plain text, which anyone on the way can read and change"}
+}
+
+// connectTo reaches the agent that --agent names, if --insecure allows it.
+func connectTo(c *cli.Context, agent, db string) (*tetragon.Agent, error) {
+	if agent != tetragon.Embedded && agent != "auto" {
+		if err := tetragon.CheckAddress(agent, c.Bool("insecure")); err != nil {
+			return nil, err
+		}
+	}
+	return connect(c.Context, agent, db)
+}
 
 // connect reaches the agent that --agent names.
 func connect(ctx context.Context, agent, db string) (*tetragon.Agent, error) {

@@ -33,6 +33,7 @@ func enforceCommand() *cli.Command {
 			"With --monitor it counts and kills nothing; enforce again promotes.",
 		Flags: append(thresholdFlags(),
 			&cli.StringFlag{Name: "agent", Usage: "the agent: auto, embedded, or the `ADDRESS` of one; without it the kind that learned"},
+			insecureFlag(),
 			&cli.StringFlag{Name: "cgroup", Usage: "enforce only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
 			&cli.StringSliceFlag{Name: "only", Usage: "plan only learned executables that match `GLOB`; may be repeated"},
 			&cli.StringSliceFlag{Name: "include", Usage: "enforce `PATH` whatever was learned; a protected one must be named in full; may be repeated"},
@@ -79,7 +80,7 @@ func enforce(c *cli.Context) (err error) {
 		}
 		return e.print(plan)
 	}
-	agent, err := e.connect(c.Context)
+	agent, err := e.connect(c)
 	if err != nil {
 		return err
 	}
@@ -293,14 +294,16 @@ func confirm(yes bool, question string) error {
 }
 
 // connect takes the agent that was named, else the kind that learned.
-func (e *enforcing) connect(ctx context.Context) (*tetragon.Agent, error) {
+func (e *enforcing) connect(c *cli.Context) (*tetragon.Agent, error) {
 	address := e.agent
 	if address == "" {
 		address = "auto"
-		err := e.store.View(ctx, func(tx *store.Tx) error {
+		err := e.store.View(c.Context, func(tx *store.Tx) error {
 			sessions, err := tx.Sessions()
-			if n := len(sessions); n > 0 {
-				address = sessions[n-1].Agent
+			for _, s := range sessions {
+				if s.Agent != store.Recording {
+					address = s.Agent
+				}
 			}
 			return err
 		})
@@ -308,5 +311,5 @@ func (e *enforcing) connect(ctx context.Context) (*tetragon.Agent, error) {
 			return nil, err
 		}
 	}
-	return connect(ctx, address, e.db)
+	return connectTo(c, address, e.db)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -30,6 +31,8 @@ func learnCommand() *cli.Command {
 		Flags: []cli.Flag{
 			durationFlag("for", "learn for `D`, such as 8h, 1d or 1w; without it until Ctrl-C", 0),
 			agentFlag("auto"),
+			insecureFlag(),
+			&cli.StringFlag{Name: "metrics", Usage: "the `URL` of a Tetragon's metrics, which count what it loses, such as http://localhost:2112/metrics"},
 			&cli.StringFlag{Name: "cgroup", Usage: "learn only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
 			&cli.StringSliceFlag{Name: "only", Usage: "learn only executables that match `GLOB` (* stays within a directory, ** does not); may be repeated"},
 			vsockFlag(),
@@ -112,8 +115,13 @@ func checkLearn(c *cli.Context) error {
 	if c.NArg() > 0 && c.IsSet("cgroup") {
 		return usagef("--cgroup does not go with a command, which gets a cgroup of its own")
 	}
+	if text := c.String("metrics"); c.IsSet("metrics") {
+		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return usagef("--metrics %q is no URL such as http://localhost:2112/metrics", text)
+		}
+	}
 	if c.IsSet("from") {
-		for _, other := range []string{"for", "agent", "cgroup"} {
+		for _, other := range []string{"for", "agent", "cgroup", "metrics", "insecure"} {
 			if c.IsSet(other) {
 				return usagef("--%s does not go with --from, which reads what was recorded", other)
 			}
@@ -133,7 +141,7 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 		return err
 	}
 	// Nothing is attached yet, and without an agent no database is made.
-	agent, err := connect(c.Context, c.String("agent"), path)
+	agent, err := connectTo(c, c.String("agent"), path)
 	if err != nil {
 		return err
 	}
@@ -142,15 +150,17 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	if err != nil {
 		return err
 	}
-	dir, err := canary.Dir(path)
-	if err != nil {
-		return err
+	dir := ""
+	if agent.OnThisHost() {
+		if dir, err = canary.Dir(path); err != nil {
+			return err
+		}
+		defer os.Remove(dir) // an enforce may have its canaries there: then it stays
 	}
-	defer os.Remove(dir) // an enforce may have its canaries there: then it stays
 	watchVsock(c, agent)
 	o := profiler.Options{
 		Agent: agent, Store: st, Group: group, Only: c.StringSlice("only"), For: getDuration(c, "for"),
-		KeepArgs: c.Bool("keep-args"), CanaryDir: dir, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Opened: opened,
+		KeepArgs: c.Bool("keep-args"), CanaryDir: dir, Metrics: c.String("metrics"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Opened: opened,
 	}
 	if shown != nil {
 		o.Progress = shown.show

@@ -67,6 +67,8 @@ func compile(text string, sees []int32) (*Policy, error) {
 		return nil, refusal("kind", "%q is not TracingPolicy", p.Kind)
 	case len(p.Metadata.Name) > maxName || !policyName.MatchString(p.Metadata.Name):
 		return nil, refusal("metadata.name", "%q is not a name of lower-case letters, digits and '-', at most %d bytes", p.Metadata.Name, maxName)
+	case len(p.Spec.TracePoints) > 0:
+		return nil, refusal("spec.tracepoints", "this sensor has none")
 	case len(p.Spec.KProbes) == 0:
 		return nil, refusal("spec.kprobes", "no hook")
 	}

@@ -36,12 +36,17 @@ const Embedded = "embedded"
 // machine.
 var ErrOption = errors.New("the agent has no such option")
 
+// ErrNoMonitor is returned for a policy in monitor mode where the agent would
+// enforce it all the same.
+var ErrNoMonitor = errors.New("this version of Tetragon has no monitor mode (it came with v1.4): it would kill")
+
 // Agent is a connection to an agent, with what it said of itself. It is safe
 // for concurrent use.
 type Agent struct {
 	Address string
 	Name    string // SensorName, or "tetragon"
 	Version string
+	Abilities
 
 	// Hook is the socket hook; Families are those that it sees and Unwatched
 	// the network families that it does not, named as in NetworkFamilies.
@@ -107,6 +112,7 @@ func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface,
 	case err != nil && status.Code(err) != codes.Unimplemented:
 		return nil, fmt.Errorf("ask agent %s what it is: %w", address, err)
 	}
+	a.Abilities = abilitiesOf(a.Version, err == nil)
 	for _, f := range NetworkFamilies() {
 		if !slices.Contains(a.Families, f) {
 			a.Unwatched = append(a.Unwatched, f)
@@ -151,6 +157,10 @@ func (a *Agent) WatchVsock() bool {
 // the options of this project.
 func (a *Agent) IsSensor() bool { return a.Name == SensorName }
 
+// OnThisHost reports whether what runs here is the agent's to see: it is the
+// embedded sensor, or its address is a unix socket or a loopback one.
+func (a *Agent) OnThisHost() bool { return a.IsSensor() || isLocal(a.Address) }
+
 // Close ends the connection.
 func (a *Agent) Close() error { return a.close() }
 
@@ -162,6 +172,10 @@ func (a *Agent) Add(ctx context.Context, p *Policy) error {
 			if o.Name != OptionMode {
 				return fmt.Errorf("policy %s for agent %s: option %s: %w", p.Metadata.Name, a.Address, o.Name, ErrOption)
 			}
+		}
+		var err error
+		if p, err = a.withoutMode(p); err != nil {
+			return err
 		}
 	}
 	text, err := p.Marshal()
@@ -183,6 +197,21 @@ func (a *Agent) Add(ctx context.Context, p *Policy) error {
 		return errors.Join(err, left)
 	}
 	return nil
+}
+
+// withoutMode is the policy as an agent takes it that does not know modes. It
+// enforces whatever mode it is asked for.
+func (a *Agent) withoutMode(p *Policy) (*Policy, error) {
+	mode, ok := p.Option(OptionMode)
+	switch {
+	case a.Monitor || !ok:
+		return p, nil
+	case mode == "monitor":
+		return nil, fmt.Errorf("policy %s for agent %s: %w", p.Metadata.Name, a.Address, ErrNoMonitor)
+	}
+	plain := *p
+	plain.Spec.Options = slices.DeleteFunc(slices.Clone(p.Spec.Options), func(o Option) bool { return o.Name == OptionMode })
+	return &plain, nil
 }
 
 func (a *Agent) check(ctx context.Context, p *Policy) error {
@@ -259,6 +288,7 @@ func (a *Agent) Info(st *tetragon.TracingPolicyStatus) (PolicyInfo, error) {
 
 // Stream is a subscription to an agent's events.
 type Stream struct {
+	ctx   context.Context // of the subscription; the stream's own ends with the stream
 	agent *Agent
 	recv  grpc.ServerStreamingClient[tetragon.GetEventsResponse]
 }
@@ -274,7 +304,7 @@ func (a *Agent) Subscribe(ctx context.Context, req *tetragon.GetEventsRequest) (
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to events of agent %s: %w", a.Address, err)
 	}
-	return &Stream{agent: a, recv: recv}, nil
+	return &Stream{ctx: ctx, agent: a, recv: recv}, nil
 }
 
 // Each calls handle for each event, in the order of arrival, until the context
@@ -284,8 +314,8 @@ func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
 	for {
 		ev, err := s.recv.Recv()
 		if err != nil {
-			if ctx := s.recv.Context(); ctx.Err() != nil {
-				return ctx.Err()
+			if s.ctx.Err() != nil {
+				return s.ctx.Err()
 			}
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

@@ -26,6 +26,15 @@ const (
 	CallLeave = "cgroup_attach_task"
 )
 
+// The tracepoint that tells of forks where CallFork cannot, and how the name
+// of the policy that has it beside an audit policy ends. Its arguments are the
+// pids of the parent and of the new task, which may be a thread (FACTS 44).
+const (
+	SubsystemSched = "sched"
+	EventFork      = "sched_process_fork"
+	ForksSuffix    = "-forks"
+)
+
 // Options of a policy. OptionMode is Tetragon's own (since v1.4); the others
 // are ours, known to the embedded sensor alone, and refused by Agent.Add
 // before they reach any other agent.

@@ -29,7 +29,16 @@ type Metadata struct {
 // Spec is what a policy asks for.
 type Spec struct {
 	Options []Option `yaml:"options,omitempty"`
-	KProbes []KProbe `yaml:"kprobes"`
+	// KProbes and TracePoints do not go together in one policy.
+	KProbes     []KProbe     `yaml:"kprobes,omitempty"`
+	TracePoints []TracePoint `yaml:"tracepoints,omitempty"`
+}
+
+// TracePoint is a hook at a tracepoint; Args are fields of its format.
+type TracePoint struct {
+	Subsystem string `yaml:"subsystem"`
+	Event     string `yaml:"event"`
+	Args      []Arg  `yaml:"args,omitempty"`
 }
 
 // Option is a named setting of a policy. A Tetragon ignores options that it

@@ -1,0 +1,143 @@
+package profiler
+
+import (
+	"slices"
+	"time"
+)
+
+// meter compares how many events the agent's counter says were posted with how
+// many have come: all that a Tetragon tells of its losses over its API
+// (FACTS 12).
+//
+// The counter is read at some moment between two: what is timed before the
+// first of them is in it, what is timed after the second is not. What is timed
+// between may be, so that a loss is known within bounds, and exactly once
+// nothing is.
+type meter struct {
+	received uint64
+	open     []*reading // not settled yet, oldest first
+	base     int64      // posted and not received when learning began
+	based    bool
+	lost     int64     // known to be lost since
+	settled  time.Time // the last reading that was
+	latest   int64     // event time of the last event
+	skew     int64     // how far the agent's clock is behind this one, and the events on their way
+	skewed   bool
+}
+
+// reading is the counter, read once. Times are nanoseconds on the agent's clock.
+type reading struct {
+	from, to      int64 // to is 0 until it is read
+	posted        uint64
+	after, within uint64 // events that came since: timed after to, or between
+	asked         time.Time
+}
+
+// Bounds of what is compared.
+const (
+	// clockSlack is how far apart event times and this clock may be.
+	clockSlack = 20 * time.Millisecond
+	// heldBack is how late an event may come: a Tetragon waits so long for
+	// what it does not know yet of a pod or a parent.
+	heldBack = 30 * time.Second
+	// maxReadings bounds those that are open.
+	maxReadings = 64
+)
+
+// take counts an event of the audit policy.
+func (m *meter) take(at int64, now time.Time) {
+	m.received++
+	if d := now.UnixNano() - at; !m.skewed || d < m.skew {
+		m.skew, m.skewed = d, true
+	}
+	m.latest = max(m.latest, at)
+	for _, r := range m.open {
+		switch {
+		case r.to != 0 && at > r.to:
+			r.after++
+		case at > r.from:
+			r.within++
+		}
+	}
+}
+
+// begin notes that the counter is about to be read. remote says that the
+// agent's clock is another.
+func (m *meter) begin(now time.Time, remote bool) *reading {
+	r := &reading{from: m.clock(now, remote) - int64(clockSlack), asked: now}
+	if len(m.open) == maxReadings {
+		m.open = slices.Delete(m.open, 1, 2)
+	}
+	m.open = append(m.open, r)
+	return r
+}
+
+// clock is the agent's time, as far as it can be known.
+func (m *meter) clock(now time.Time, remote bool) int64 {
+	if remote && m.skewed {
+		return now.UnixNano() - m.skew
+	}
+	return now.UnixNano()
+}
+
+// read notes what the counter said.
+func (m *meter) read(r *reading, posted uint64, now time.Time, remote bool) {
+	r.posted, r.to = posted, m.clock(now, remote)+int64(clockSlack)
+}
+
+// drop forgets a reading that failed.
+func (m *meter) drop(r *reading) {
+	m.open = slices.DeleteFunc(m.open, func(o *reading) bool { return o == r })
+}
+
+// bounds are how many events were posted and have not come, at least and at
+// most.
+func (m *meter) bounds(r *reading) (low, high int64) {
+	high = int64(r.posted) - int64(m.received-r.after-r.within)
+	return high - int64(r.within), high
+}
+
+// deficit is a loss that a reading has shown.
+type deficit struct {
+	from, to time.Time // here
+	count    int64
+}
+
+// settle works out what the readings show by now. ok is true if one that was
+// asked at a time or later is settled: all that was posted until then has
+// come, or is lost for good.
+func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
+	for i := 0; i < len(m.open); i++ {
+		r := m.open[i]
+		if r.to == 0 {
+			continue
+		}
+		low, high := m.bounds(r)
+		if !m.based || high < m.base {
+			m.base, m.based = high, true
+		}
+		exact := high-m.base <= m.lost
+		if !exact && now.Sub(r.asked) < heldBack {
+			continue
+		}
+		if !exact {
+			if n := low - m.base - m.lost; n > 0 {
+				lost = append(lost, deficit{m.settled, r.asked, n})
+				m.lost += n
+			} else {
+				// It cannot be told yet: a later one will.
+				m.open = slices.Delete(m.open, i, i+1)
+				i--
+				continue
+			}
+		}
+		ok = ok || !r.asked.Before(asked)
+		m.settled = r.asked
+		m.open = slices.Delete(m.open, 0, i+1)
+		i = -1
+	}
+	return lost, ok
+}
+
+// restart begins anew, for an agent or a policy whose counter does.
+func (m *meter) restart() { *m = meter{skew: m.skew, skewed: m.skewed} }

@@ -1,0 +1,206 @@
+package profiler_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"profile/internal/agenttest"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/profiler"
+	"profile/store"
+)
+
+// node tells an agent of processes as a Tetragon does, now.
+type node struct {
+	t     *testing.T
+	agent *agenttest.Agent
+	mu    sync.Mutex
+	n     int
+}
+
+func (n *node) process(pid uint32, binary, flags string) *api.Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.n++
+	return &api.Process{
+		ExecId: fmt.Sprintf("%d:%d", n.n, pid), Pid: wrapperspb.UInt32(pid), Binary: binary, Cwd: "/", Flags: flags,
+		StartTime: timestamppb.Now(),
+	}
+}
+
+func stamped(ev *api.GetEventsResponse) *api.GetEventsResponse {
+	ev.Time, ev.NodeName = timestamppb.Now(), "node"
+	return ev
+}
+
+func kprobe(call string, p *api.Process, args ...*api.KprobeArgument) *api.GetEventsResponse {
+	return stamped(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessKprobe{ProcessKprobe: &api.ProcessKprobe{
+		Process: p, FunctionName: call, Args: args, Action: api.KprobeAction_KPROBE_ACTION_POST}}})
+}
+
+func intArg(v int32) *api.KprobeArgument {
+	return &api.KprobeArgument{Arg: &api.KprobeArgument_IntArg{IntArg: v}}
+}
+
+// run gives the events of one run, with a socket or without.
+func (n *node) run(pid uint32, path string, socket bool) []*api.GetEventsResponse {
+	shell := n.process(pid, "/usr/bin/bash", "execve")
+	p := n.process(pid, path, "execve clone")
+	events := []*api.GetEventsResponse{
+		kprobe(tetragon.CallExec, shell, &api.KprobeArgument{Arg: &api.KprobeArgument_LinuxBinprmArg{LinuxBinprmArg: &api.KprobeLinuxBinprm{Path: path}}}),
+		stamped(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessExec{ProcessExec: &api.ProcessExec{Process: p}}}),
+	}
+	if socket {
+		events = append(events, kprobe(tetragon.CallSocketCreate, p, intArg(2), intArg(1), intArg(0), intArg(0)))
+	}
+	return append(events, stamped(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessExit{ProcessExit: &api.ProcessExit{Process: p}}}))
+}
+
+// runs posts whole runs, one event after the other.
+func (n *node) runs(pid uint32, path string, socket bool) {
+	n.t.Helper()
+	if !n.agent.Publish(n.run(pid, path, socket)...) {
+		n.t.Error("no audit policy is loaded")
+	}
+}
+
+// learnFrom learns from an agent of another host while do goes on.
+func learnFrom(t *testing.T, o agenttest.Options, do func(*node)) (map[string]store.Evidence, *store.Session, *agenttest.Agent) {
+	t.Helper()
+	fake := agenttest.Start(t, o)
+	s := newStore(t)
+	opts := profiler.Options{
+		Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"},
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	l := start(t, opts)
+	do(&node{t: t, agent: fake})
+	session := l.end(t)
+	if left := fake.Loaded(); len(left) != 0 {
+		t.Errorf("policies %q are left", left)
+	}
+	return readRows(t, s), session, fake
+}
+
+func gapsOf(t *testing.T, s *store.Session) string {
+	t.Helper()
+	text, err := json.Marshal(s.Gaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// idle is longer than what the meter takes for one moment.
+const idle = 100 * time.Millisecond
+
+func TestLearnFromATetragonThatLosesNothing(t *testing.T) {
+	rows, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+		for pid := range uint32(20) {
+			n.runs(100+pid, "/usr/bin/quiet", false)
+			n.runs(200+pid, "/usr/bin/net", true)
+		}
+		time.Sleep(idle)
+	})
+	if len(session.Gaps) != 0 || len(session.Windows) != 1 || session.BootID != "" {
+		t.Errorf("session %+v, want one window and no gap", session)
+	}
+	if got := rows["/usr/bin/quiet"].Files[0]; got.Complete != 20 || got.Clean != 20 || len(got.Network) != 0 {
+		t.Errorf("quiet: %+v", got)
+	}
+	if got := rows["/usr/bin/net"].Files[0]; got.Complete != 20 || len(got.Network) != 1 || got.Network[0].Runs != 20 {
+		t.Errorf("net: %+v", got)
+	}
+}
+
+func TestLossThatOnlyTheCounterTells(t *testing.T) {
+	t.Parallel() // it waits as long as a Tetragon may hold an event back
+	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+		n.runs(99, "/usr/bin/net", true)
+		n.runs(100, "/usr/bin/quiet", false)
+		time.Sleep(3 * time.Second)
+		n.agent.Lose(7)
+		n.runs(101, "/usr/bin/quiet", false)
+		time.Sleep(idle)
+	})
+	if len(session.Gaps) != 1 || session.Gaps[0].Count != 7 || !strings.Contains(session.Gaps[0].Cause, "posted more events than came") {
+		t.Errorf("gaps %s, want 7 lost", gapsOf(t, session))
+	}
+}
+
+func TestAnAgentThatDoesNotCountIsAGap(t *testing.T) {
+	_, session, fake := learnFrom(t, agenttest.Options{Version: "v1.3.0"}, func(n *node) {
+		n.runs(100, "/usr/bin/net", true)
+		time.Sleep(idle)
+	})
+	if len(session.Gaps) != 1 || session.Gaps[0].Cause != "losses cannot be counted" {
+		t.Errorf("gaps %s, want that losses cannot be counted", gapsOf(t, session))
+	}
+	for _, p := range fake.Added() {
+		for _, k := range p.Spec.KProbes {
+			for _, a := range k.Args {
+				if a.BTFType != "" {
+					t.Errorf("policy %s asks v1.3.0 for a btfType, which it refuses", p.Metadata.Name)
+				}
+			}
+		}
+	}
+	if n := len(fake.Added()); n != 2 {
+		t.Errorf("%d policies were added, want the audit policy and the tracepoint for forks", n)
+	}
+}
+
+func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
+	rows, session, fake := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+		n.runs(99, "/usr/bin/net", true)
+		n.runs(100, "/usr/bin/quiet", false)
+		span := n.run(101, "/usr/bin/span", false)
+		n.agent.Publish(span[:2]...)
+		time.Sleep(2500 * time.Millisecond) // a question of what was lost
+		n.agent.Restart(t, 300*time.Millisecond)
+		for deadline := time.Now().Add(10 * time.Second); len(n.agent.Loaded()) == 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the audit policy was not deployed again")
+			}
+		}
+		n.runs(102, "/usr/bin/quiet", false)
+		n.agent.Publish(span[2:]...)
+		time.Sleep(idle)
+	})
+	if len(session.Windows) != 2 {
+		t.Errorf("windows %v, want two", session.Windows)
+	}
+	if got := rows["/usr/bin/span"].Files[0]; got.Crossed != 1 || got.Complete != 0 {
+		t.Errorf("span: %+v, want a run that crosses unwatched time", got)
+	}
+	if got := rows["/usr/bin/quiet"].Files[0]; got.Complete != 2 {
+		t.Errorf("quiet: %+v, want two complete runs", got)
+	}
+	if n := len(fake.Added()); n != 2 {
+		t.Errorf("%d policies were added, want the same twice", n)
+	}
+}
+
+func TestAnAgentThatHangsEndsNothing(t *testing.T) {
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+	s := newStore(t)
+	agent := fake.Remote(t)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+	fake.Hang(true)
+	_, err := profiler.Learn(ctx, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		t.Error("no error, and the agent never answered")
+	}
+}

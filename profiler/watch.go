@@ -1,0 +1,265 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"profile/internal/tetragon"
+)
+
+// errGone is why learning goes on with a new policy: the agent has lost it, as
+// one that was restarted has (FACTS 15).
+var errGone = errors.New("the agent no longer has the audit policy")
+
+// Bounds of how often a lost agent is tried again.
+const (
+	resumeFirst = 200 * time.Millisecond
+	resumeMost  = 10 * time.Second
+)
+
+// watch keeps a window open until the context ends: it subscribes, deploys,
+// proves, and begins anew where the stream ends. It fails only where it never
+// began, or cannot begin anew.
+func (l *learner) watch(ctx context.Context) error {
+	steady := context.WithoutCancel(ctx)
+	err := l.begin(ctx)
+	defer func() { l.hangUp() }()
+	for err == nil {
+		err = l.attend(ctx)
+		if ctx.Err() != nil && l.everOpened {
+			l.close(steady)
+			return nil
+		}
+		if err == nil || !l.everOpened || l.Agent.Address == tetragon.Embedded {
+			return err
+		}
+		l.Log.Warn("nothing is watched until the agent is back", "error", err)
+		l.hangUp()
+		l.mu.Lock()
+		l.fold.Interrupt()
+		l.meter.restart()
+		l.mu.Unlock()
+		if err = l.resume(ctx); err == nil {
+			l.Log.Info("the agent is back")
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// begin subscribes and deploys.
+func (l *learner) begin(ctx context.Context) error {
+	steady := context.WithoutCancel(ctx)
+	listening, stop := context.WithCancel(steady)
+	l.stopEvents, l.events = stop, l.listen(listening)
+	if err := l.events.subscribed(ctx, l.Agent.IsSensor()); err != nil {
+		return err
+	}
+	if len(l.loaded) > 0 {
+		if there, err := l.present(ctx); err != nil || there {
+			return err
+		}
+	}
+	// A policy is loaded whole: what has begun is not cancelled.
+	return l.deploy(steady)
+}
+
+// hangUp ends the subscription.
+func (l *learner) hangUp() {
+	l.stopEvents()
+	<-l.events.done
+}
+
+// resume begins anew, as often as it takes.
+func (l *learner) resume(ctx context.Context) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = resumeFirst, resumeMost
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := l.begin(ctx)
+		if err != nil {
+			l.hangUp()
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
+	return err
+}
+
+// attend opens a window and keeps it open until the stream or the context
+// ends.
+func (l *learner) attend(ctx context.Context) error {
+	if l.bird != nil {
+		if err := l.open(ctx, l.events); err != nil {
+			return err
+		}
+	}
+	if !l.everOpened {
+		l.everOpened = true
+		close(l.first)
+	}
+	if l.counts() {
+		if err := l.verify(ctx); err != nil {
+			return err
+		}
+	}
+	if l.bird != nil {
+		return l.beat(ctx)
+	}
+	return l.poll(ctx)
+}
+
+// poll asks after losses where there are no canaries.
+func (l *learner) poll(ctx context.Context) error {
+	ticks := time.NewTicker(pollEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.events.done:
+			return l.events.err
+		case <-ticks.C:
+		}
+		if !l.counts() {
+			continue
+		}
+		l.mu.Lock()
+		l.fold.Ask()
+		l.mu.Unlock()
+		if err := l.verify(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// close proves the last of a window.
+func (l *learner) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, heldBack+closeWithin)
+	defer cancel()
+	if _, opened := l.opened(); !opened || l.events.ended() {
+		return
+	}
+	if l.bird != nil {
+		l.prove(ctx, l.events, closeWithin)
+	}
+	if !l.counts() {
+		return
+	}
+	l.mu.Lock()
+	if l.bird == nil {
+		l.fold.Ask()
+	}
+	l.mu.Unlock()
+	if err := l.verify(ctx); err != nil {
+		l.Log.Warn("whether the last observations were lost is not known", "error", err)
+	}
+}
+
+// counts reports whether what the agent lost can be found out from its
+// counters.
+func (l *learner) counts() bool { return !l.Agent.IsSensor() && (l.Agent.Counters || l.metrics != nil) }
+
+// verify asks the agent's counters until all that was posted by now has come,
+// or is lost for good. An error says that learning must begin anew.
+func (l *learner) verify(ctx context.Context) error {
+	asked := time.Now()
+	ticks := time.NewTicker(verifyEvery)
+	defer ticks.Stop()
+	for {
+		ok, err := l.ask(ctx, asked)
+		if ok || ctx.Err() != nil || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.events.done:
+			return l.events.err
+		case <-ticks.C:
+		}
+	}
+}
+
+const (
+	pollEvery   = 2 * time.Second
+	verifyEvery = 100 * time.Millisecond
+	askWithin   = 10 * time.Second
+)
+
+// ask reads the counters once, and settles what can be.
+func (l *learner) ask(ctx context.Context, asked time.Time) (ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	ok = true
+	if l.Agent.Counters {
+		if ok, err = l.askPosted(ctx, asked); err != nil || !ok {
+			return false, err
+		}
+	}
+	if err := l.askMetrics(ctx); err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fold.Verified()
+	return true, nil
+}
+
+// askMetrics takes whatever of the agent's loss counters has risen for a loss.
+func (l *learner) askMetrics(ctx context.Context) error {
+	if l.metrics == nil {
+		return nil
+	}
+	values, err := l.metrics.read(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	since, by := l.metrics.rose(values, now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, n := range by {
+		l.fold.Lost(since, now, "the agent's "+name+" rose", n)
+		l.Log.Warn("observations were lost", "count", n, "metric", name)
+	}
+	return nil
+}
+
+func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err error) {
+	remote := l.bird == nil
+	l.mu.Lock()
+	r := l.meter.begin(time.Now(), remote)
+	l.mu.Unlock()
+	st, err := l.Agent.Policy(ctx, PolicyName(l.session.ID))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil && st == nil:
+		err = errGone
+	case err == nil && st.GetStats().GetActionCounters() == nil:
+		err = fmt.Errorf("agent %s counts nothing of policy %s", l.Agent.Address, PolicyName(l.session.ID))
+	}
+	if err != nil {
+		l.meter.drop(r)
+		return false, err
+	}
+	now := time.Now()
+	l.meter.read(r, st.GetStats().GetActionCounters().GetPost(), now, remote)
+	lost, ok := l.meter.settle(asked, now)
+	for _, d := range lost {
+		l.fold.Lost(d.from, d.to, lostCause, uint64(d.count))
+		l.Log.Warn("observations were lost", "count", d.count, "from", d.from, "to", d.to)
+	}
+	if !ok && now.Sub(asked) > heldBack+2*verifyEvery {
+		// Events came all the time: no reading was exact.
+		l.fold.Lost(asked, now, "whether observations were lost cannot be told", 0)
+		return true, nil
+	}
+	return ok, nil
+}
+
+const lostCause = "the agent posted more events than came"
