@@ -120,6 +120,9 @@ func (status *Status) compare(g *store.Generation, policies []*api.TracingPolicy
 		status.Stage = stageOf(mine)
 	}
 	switch {
+	case g != nil && mine == nil && g.State == store.StateLoaded && len(policies) > 0:
+		return &DriftError{fmt.Sprintf("generation %d is recorded as in force since %s, but agent %s does not list it; it has policy %s, which may be what is left of it; %s",
+			g.N, g.Since.Format(time.RFC3339), g.Agent, policies[0].GetName(), mend)}
 	case g != nil && mine == nil && g.State == store.StateLoaded:
 		return &DriftError{fmt.Sprintf("generation %d is recorded as in force since %s, but agent %s does not list it: nothing of it is enforced; %s",
 			g.N, g.Since.Format(time.RFC3339), g.Agent, mend)}

@@ -7,7 +7,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"profile/enforcer"
+	"profile/internal/canary"
 	"profile/internal/tetragon"
+	"profile/store"
 )
 
 func releaseCommand() *cli.Command {
@@ -43,8 +45,24 @@ func release(c *cli.Context) (err error) {
 	for _, name := range names {
 		fmt.Printf("released policy %s\n", name)
 	}
-	if err == nil && len(names) == 0 {
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
 		fmt.Println("nothing was in force")
 	}
-	return err
+	return clearCanaries(st)
+}
+
+// clearCanaries removes what a killed learner left; a live one keeps its own.
+func clearCanaries(st *store.Store) error {
+	lock, err := st.LockLearn()
+	if err != nil {
+		var held *store.HeldError
+		if errors.As(err, &held) {
+			return nil
+		}
+		return err
+	}
+	return errors.Join(canary.Clear(st.Path()), lock.Release())
 }

@@ -25,19 +25,24 @@ func Dir(dbPath string) (string, error) {
 	return dir(dbPath, "/run/profile", os.TempDir())
 }
 
-func dir(dbPath, run, temp string) (string, error) {
+// candidates are the directories that Dir tries, in that order.
+func candidates(dbPath, run, temp string) ([]string, error) {
 	db, err := resolve(dbPath)
 	if err != nil {
-		return "", fmt.Errorf("find a directory for the canary: %w", err)
+		return nil, fmt.Errorf("find a directory for the canary: %w", err)
 	}
 	sum := sha256.Sum256([]byte(db))
 	name := "canary-" + hex.EncodeToString(sum[:8])
+	return []string{db + ".canary", filepath.Join(run, name), filepath.Join(temp, "profile-"+name)}, nil
+}
+
+func dir(dbPath, run, temp string) (string, error) {
+	paths, err := candidates(dbPath, run, temp)
+	if err != nil {
+		return "", err
+	}
 	var errs []error
-	for _, path := range []string{
-		db + ".canary",
-		filepath.Join(run, name),
-		filepath.Join(temp, "profile-"+name),
-	} {
+	for _, path := range paths {
 		if filepath.Dir(path) == run {
 			// Shared by all databases; a failure shows in the next step.
 			_ = os.Mkdir(run, 0o755)
@@ -96,4 +101,30 @@ func private(path string) (string, error) {
 		return "", err
 	}
 	return path, nil
+}
+
+// Clear removes the canaries of one database that a killed command left, and
+// their directories. Nobody may be using them.
+func Clear(dbPath string) error { return clearDirs(dbPath, "/run/profile", os.TempDir()) }
+
+func clearDirs(dbPath, run, temp string) error {
+	paths, err := candidates(dbPath, run, temp)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range paths {
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			continue // there is none, or it is not for us to read
+		}
+		for _, entry := range entries {
+			file := filepath.Join(path, entry.Name())
+			if is, err := Is(file); err == nil && is {
+				errs = append(errs, os.Remove(file))
+			}
+		}
+		_ = os.Remove(path) // fails if something else is in it
+	}
+	return errors.Join(errs...)
 }

@@ -126,3 +126,34 @@ func TestDirRefusesWhatAnotherUserOwns(t *testing.T) {
 		t.Errorf("dir = %q, want one below %q", got, run)
 	}
 }
+
+func TestClearRemovesCanariesAndNothingElse(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "profile.db")
+	dir, err := Dir(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(dir, "profile-canary-test"); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, []byte("not ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(db); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "other" {
+		t.Errorf("left are %v (%v), want the file that is no canary", left, err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(db); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory stayed: %v", err)
+	}
+}

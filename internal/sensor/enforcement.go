@@ -72,7 +72,9 @@ func (h hooks) programs() []string {
 	return all
 }
 
-// lockPins opens the shared maps under the lock that every change takes.
+// lockPins opens the shared maps under the lock that every change takes. Where
+// their pins were removed behind its back the directory has new ones, so that
+// what else is in it can be told and removed.
 func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock func() error, err error) {
 	root, lock, err := lockRoot(create)
 	if err != nil {
@@ -85,7 +87,8 @@ func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock 
 			return "", nil, nil, fmt.Errorf("make the directory of pins: %w", err)
 		}
 	}
-	shared, err = openShared(dir, create)
+	_, missing := os.Stat(dir)
+	shared, err = openShared(dir, missing == nil)
 	if err != nil {
 		lock.Close()
 		return "", nil, nil, err

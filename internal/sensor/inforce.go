@@ -45,7 +45,9 @@ func (e *enforcement) read(shared *sharedMaps) error {
 	if err := shared.maps["scopes"].Lookup(e.slot, &s); err != nil {
 		return fmt.Errorf("read the mode: %w", err)
 	}
-	e.mode = bpf.SensorMode(s.Mode)
+	if e.mode = bpf.SensorMode(s.Mode); e.mode == bpf.SensorModeMODE_NONE {
+		return errors.New("its mode is gone, and whether it acts cannot be told")
+	}
 	return e.checkLinks()
 }
 
