@@ -204,8 +204,8 @@ func cmdLearn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// learned [-kill] ends the learner, by Ctrl-C, and it must exit 0; with -kill by
-// SIGKILL. (stop is a command of testscript, which ends the script.)
+// learned [-kill | -term | -over] ends the learner, by Ctrl-C, and it must exit
+// 0; with -kill by SIGKILL, with -term by SIGTERM, with -over it ends by itself. (stop is a command of testscript, which ends the script.)
 func cmdLearned(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	l := s.learner
@@ -214,14 +214,18 @@ func cmdLearned(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s.learner = nil
 	sig := syscall.SIGINT
-	if len(args) > 0 && args[0] == "-kill" {
-		sig = syscall.SIGKILL
+	if len(args) > 0 {
+		sig = map[string]syscall.Signal{"-kill": syscall.SIGKILL, "-term": syscall.SIGTERM, "-over": 0}[args[0]]
 	}
 	ts.Check(l.cmd.Process.Signal(sig))
-	<-l.all
+	select {
+	case <-l.all:
+	case <-time.After(within):
+		ts.Fatalf("learn has not ended after %s: %s", within, l.err)
+	}
 	err := l.cmd.Wait()
 	ts.Logf("learn: %s", l.err)
-	if sig == syscall.SIGINT && err != nil {
+	if sig != syscall.SIGKILL && err != nil {
 		ts.Fatalf("learn: %v", err)
 	}
 }
