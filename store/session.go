@@ -9,44 +9,44 @@ const Recording = "recording"
 // Session records one learning session and its coverage: what it could see at
 // all. Times are wall-clock times of the machine that learned.
 type Session struct {
-	ID      string `msgpack:"id"`    // sorts by start; also names the audit policy
-	Agent   string `msgpack:"agent"` // "embedded", the agent's address, or Recording
-	Version string `msgpack:"version"`
-	BootID  string `msgpack:"boot,omitempty"` // of the machine; "" in a recording or on another host
+	ID      string `msgpack:"id" yaml:"id,omitempty"`       // sorts by start; also names the audit policy
+	Agent   string `msgpack:"agent" yaml:"agent,omitempty"` // "embedded", the agent's address, or Recording
+	Version string `msgpack:"version" yaml:"version,omitempty"`
+	BootID  string `msgpack:"boot,omitempty" yaml:"boot,omitempty"` // of the machine; "" in a recording or on another host
 
-	Hook      string   `msgpack:"hook"`      // the socket hook, as the agent names it
-	Families  []string `msgpack:"families"`  // watched
-	Unwatched []string `msgpack:"unwatched"` // families this hook cannot see
-	Cgroup    string   `msgpack:"cgroup"`    // absolute within the cgroup2 tree; "/" is the whole machine
-	Only      []string `msgpack:"only,omitempty"`
+	Hook      string   `msgpack:"hook" yaml:"hook,omitempty"`           // the socket hook, as the agent names it
+	Families  []string `msgpack:"families" yaml:"families,omitempty"`   // watched
+	Unwatched []string `msgpack:"unwatched" yaml:"unwatched,omitempty"` // families this hook cannot see
+	Cgroup    string   `msgpack:"cgroup" yaml:"cgroup,omitempty"`       // absolute within the cgroup2 tree; "/" is the whole machine
+	Only      []string `msgpack:"only,omitempty" yaml:"only,omitempty"`
 
-	Started time.Time     `msgpack:"started"`
-	Ended   time.Time     `msgpack:"ended,omitempty"` // zero while live, or killed
-	End     string        `msgpack:"end,omitempty"`   // why it ended, in plain words
-	Windows []Window      `msgpack:"windows"`
-	Awake   time.Duration `msgpack:"awake"` // time awake inside the windows
-	Gaps    []Gap         `msgpack:"gaps,omitempty"`
+	Started time.Time     `msgpack:"started" yaml:"started,omitempty"`
+	Ended   time.Time     `msgpack:"ended,omitempty" yaml:"ended,omitempty"` // zero while live, or killed
+	End     string        `msgpack:"end,omitempty" yaml:"end,omitempty"`     // why it ended, in plain words
+	Windows []Window      `msgpack:"windows" yaml:"windows,omitempty"`
+	Awake   time.Duration `msgpack:"awake" yaml:"awake,omitempty"` // time awake inside the windows
+	Gaps    []Gap         `msgpack:"gaps,omitempty" yaml:"gaps,omitempty"`
 	// NoSocketHook says that nothing of the socket hook was ever seen, so
 	// that the session proves nothing.
-	NoSocketHook bool `msgpack:"nohook,omitempty"`
+	NoSocketHook bool `msgpack:"nohook,omitempty" yaml:"no_socket_hook,omitempty"`
 	// Reach says that connect, send and bind were watched too, so that a use
 	// without a Reach was a socket that nothing was done with.
-	Reach bool `msgpack:"reach,omitempty"`
+	Reach bool `msgpack:"reach,omitempty" yaml:"reach,omitempty"`
 }
 
 // Window is time proven to be watched.
 type Window struct {
-	From time.Time `msgpack:"f"`
-	To   time.Time `msgpack:"t"`
+	From time.Time `msgpack:"f" yaml:"from,omitempty"`
+	To   time.Time `msgpack:"t" yaml:"to,omitempty"`
 }
 
 // Gap is a loss of observations inside a window. Count is how many were lost,
 // 0 where it cannot be known.
 type Gap struct {
-	From  time.Time `msgpack:"f"`
-	To    time.Time `msgpack:"t"`
-	Cause string    `msgpack:"c"`
-	Count uint64    `msgpack:"n"`
+	From  time.Time `msgpack:"f" yaml:"from,omitempty"`
+	To    time.Time `msgpack:"t" yaml:"to,omitempty"`
+	Cause string    `msgpack:"c" yaml:"cause,omitempty"`
+	Count uint64    `msgpack:"n" yaml:"count,omitempty"`
 }
 
 // Stage of a generation.
