@@ -27,7 +27,7 @@ func newApp() *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "db", Usage: "the database of what was learned and enforced", Value: defaultDB, TakesFile: true},
 		},
-		Commands: []*cli.Command{learnCommand(), reportCommand(), explainCommand(), enforceCommand(), statusCommand(), releaseCommand(), dbCommand(), agentCommand()},
+		Commands: []*cli.Command{learnCommand(), reportCommand(), explainCommand(), enforceCommand(), statusCommand(), releaseCommand(), exportCommand(), importCommand(), mergeCommand(), diffCommand(), dbCommand(), agentCommand()},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return usagef("there is no command %q: profile --help lists them", name)

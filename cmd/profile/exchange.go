@@ -156,9 +156,9 @@ func showDiff(c *cli.Context) error {
 	}
 	sheet := newTable(os.Stdout, "executable", "what", "from", "to")
 	for _, one := range changes {
-		path := showEscaped(one.Path)
+		path := showPath(one.Path)
 		if one.Scope != store.HostScope {
-			path += " in " + showEscaped(one.Scope)
+			path += " in " + showPath(one.Scope)
 		}
 		sheet.row(path, one.What, one.From, one.To)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"profile/internal/canary"
 	"profile/internal/cgroup"
+	"profile/internal/export"
 	"profile/internal/tetragon"
 	"profile/profiler"
 	"profile/store"
@@ -36,6 +37,7 @@ func learnCommand() *cli.Command {
 			&cli.StringFlag{Name: "cgroup", Usage: "learn only inside this cgroup2 subtree, a directory or a `PATH` of the hierarchy"},
 			&cli.StringSliceFlag{Name: "only", Usage: "learn only executables that match `GLOB` (* stays within a directory, ** does not); may be repeated"},
 			vsockFlag(),
+			&cli.StringFlag{Name: "fail-on-new", Usage: "fail, naming them, if the command used the network from executables that `EXPORT` does not know to (see export)"},
 			&cli.BoolFlag{Name: "keep-args", Usage: "store arguments of programs, which may hold secrets"},
 			&cli.StringSliceFlag{Name: "from", Usage: "read the events that a Tetragon recorded in `FILE` instead (its JSON export, gzipped or not; - is standard input); may be repeated"},
 		},
@@ -130,6 +132,9 @@ func checkLearn(c *cli.Context) error {
 			return usagef("a command does not go with --from, which reads what was recorded")
 		}
 	}
+	if c.IsSet("fail-on-new") && c.NArg() == 0 {
+		return usagef("--fail-on-new goes with a command, as in learn --fail-on-new EXPORT -- make")
+	}
 	return checkGlobs("only", c.StringSlice("only"))
 }
 
@@ -139,6 +144,12 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	path, err := dbPath(c)
 	if err != nil {
 		return err
+	}
+	var known *export.Export
+	if c.IsSet("fail-on-new") {
+		if known, err = readExport(c.String("fail-on-new")); err != nil {
+			return err
+		}
 	}
 	// Nothing is attached yet, and without an agent no database is made.
 	agent, err := connectTo(c, c.String("agent"), path)
@@ -172,6 +183,9 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	if session != nil && !session.Ended.IsZero() && (err == nil || len(session.Windows) > 0) {
 		fmt.Fprintf(os.Stderr, "learned for %s (%s); %d gaps; profile report shows it\n",
 			session.Awake.Round(time.Second), unwrapped(session.End), len(session.Gaps))
+	}
+	if err == nil && known != nil {
+		err = failOnNew(context.WithoutCancel(ctx), st, session, known)
 	}
 	return err
 }
