@@ -152,9 +152,9 @@ func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *share
 	if err := e.pinMeta(); err != nil {
 		return err
 	}
-	spec, err := bpf.LoadSensor()
+	spec, err := loadObject()
 	if err != nil {
-		return fmt.Errorf("read the sensor's object: %w", err)
+		return err
 	}
 	list, err := e.makeList(spec, p)
 	if err != nil {

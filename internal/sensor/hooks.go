@@ -8,8 +8,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"profile/internal/sensor/bpf"
 )
 
 // hooks are what this kernel takes: which programs see and refuse sockets, and
@@ -113,9 +111,9 @@ func attaches(name string) error {
 }
 
 func loadOne(name string) (*ebpf.Collection, error) {
-	spec, err := bpf.LoadSensor()
+	spec, err := loadObject()
 	if err != nil {
-		return nil, fmt.Errorf("read the sensor's object: %w", err)
+		return nil, err
 	}
 	subset(spec, []string{name}, []string{"lists", "prefixes", "scopes", "epoch", "walks", "events", "delivered", "told"})
 	return ebpf.NewCollection(spec)

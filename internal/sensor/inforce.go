@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"profile/internal/sensor/bpf"
 )
@@ -67,62 +68,103 @@ func (e *enforcement) readMeta() error {
 	return nil
 }
 
-// readStats reads the counts of those paths that have any. Lists and counts
-// are read many at a time: one by one 20,000 paths take a fifth of a second.
-func (e *enforcement) readStats() error {
-	counts, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinTallies), &ebpf.LoadPinOptions{ReadOnly: true})
+// readStats reads the counts of those paths that have any.
+func (e *enforcement) readStats(names *listNames) error {
+	tallies, err := e.readTallies()
 	if err != nil {
-		return fmt.Errorf("open the counts: %w", err)
-	}
-	defer counts.Close()
-	tallies := make([]bpf.SensorTally, counts.MaxEntries())
-	n, err := counts.BatchLookup(new(ebpf.MapBatchCursor), make([]uint32, len(tallies)), tallies, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("read the counts: %w", err)
 	}
-	if n < len(tallies) || n < extraTallies {
+	n := len(tallies)
+	if n < extraTallies {
 		return errors.New("read the counts: they are cut short")
 	}
 	e.failed = tallies[n-1].Kills
-	// What is listed by not being in the list is counted together.
 	e.stats = nil
+	// What is listed by not being in the list is counted together.
 	if others := tallies[n-extraTallies]; others.Kills+others.Would > 0 {
 		e.stats = append(e.stats, stat{"", others})
 	}
-	tallies = tallies[:n-extraTallies]
-	if !slices.ContainsFunc(tallies, func(t bpf.SensorTally) bool { return t.Kills+t.Would > 0 }) {
-		return nil
-	}
-	return e.readPaths(tallies)
-}
-
-// listChunk is how many paths are read in one step.
-const listChunk = 4096
-
-func (e *enforcement) readPaths(tallies []bpf.SensorTally) error {
-	list, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinList), &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("open the list: %w", err)
-	}
-	defer list.Close()
-	if outerOf(e.Op) == "prefixes" {
-		err = readList(list, func(key *prefixKey, index uint32) { e.count(key.Text[:], tallies, index) })
-	} else {
-		err = readList(list, func(key *[maxPath + 1]byte, index uint32) { e.count(key[:], tallies, index) })
-	}
-	if err != nil {
-		return fmt.Errorf("read the list: %w", err)
+	for i, t := range tallies[:n-extraTallies] {
+		if t.Kills+t.Would == 0 {
+			continue
+		}
+		paths, err := names.of(e)
+		if err != nil {
+			return fmt.Errorf("read the list: %w", err)
+		}
+		if i < len(paths) {
+			e.stats = append(e.stats, stat{paths[i], t})
+		}
 	}
 	return nil
 }
 
-func (e *enforcement) count(text []byte, tallies []bpf.SensorTally, index uint32) {
-	if int64(index) >= int64(len(tallies)) || tallies[index].Kills+tallies[index].Would == 0 {
-		return
+// readTallies reads all counts in one step.
+func (e *enforcement) readTallies() ([]bpf.SensorTally, error) {
+	// A descriptor that can only be read cannot be mapped.
+	counts, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinTallies), nil)
+	if err != nil {
+		return nil, err
 	}
-	path, _, _ := bytes.Cut(text, []byte{0})
-	e.stats = append(e.stats, stat{string(path), tallies[index]})
+	defer counts.Close()
+	tallies := make([]bpf.SensorTally, counts.MaxEntries())
+	size := len(tallies) * int(unsafe.Sizeof(bpf.SensorTally{}))
+	if size == 0 {
+		return nil, nil
+	}
+	memory, err := unix.Mmap(counts.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&tallies[0])), size), memory)
+	return tallies, unix.Munmap(memory)
 }
+
+// listNames remembers the paths of lists, by the index of their counts: a list
+// does not change, and to read 20,000 paths takes 10 ms.
+type listNames struct {
+	byID map[ebpf.MapID][]string
+}
+
+// of gives the paths of a policy's list.
+func (l *listNames) of(e *enforcement) ([]string, error) {
+	list, err := ebpf.LoadPinnedMap(filepath.Join(e.dir, pinList), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer list.Close()
+	info, err := list.Info()
+	if err != nil {
+		return nil, err
+	}
+	id, _ := info.ID()
+	if paths, ok := l.byID[id]; ok {
+		return paths, nil
+	}
+	paths := make([]string, list.MaxEntries())
+	set := func(text []byte, index uint32) {
+		if int64(index) < int64(len(paths)) {
+			text, _, _ = bytes.Cut(text, []byte{0})
+			paths[index] = string(text)
+		}
+	}
+	if outerOf(e.Op) == "prefixes" {
+		err = readList(list, func(key *prefixKey, index uint32) { set(key.Text[:], index) })
+	} else {
+		err = readList(list, func(key *[maxPath + 1]byte, index uint32) { set(key[:], index) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l.byID == nil || len(l.byID) >= maxPolicies {
+		l.byID = map[ebpf.MapID][]string{}
+	}
+	l.byID[id] = paths
+	return paths, nil
+}
+
+// listChunk is how many paths are read in one step.
+const listChunk = 4096
 
 // readList gives each entry of a list.
 func readList[K any](list *ebpf.Map, give func(*K, uint32)) error {

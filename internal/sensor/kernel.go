@@ -56,7 +56,10 @@ type Enforced struct {
 }
 
 // machine is this machine's kernel.
-type machine struct{ cfg Config }
+type machine struct {
+	cfg   Config
+	names *listNames
+}
 
 func (m machine) Hook() (string, []int32, error) {
 	h, err := m.cfg.probe()
@@ -106,7 +109,7 @@ func (m machine) Enforced() ([]Enforced, error) {
 	var all []Enforced
 	err := m.each(func(e *enforcement, _ *sharedMaps) error {
 		if e.Name != "" {
-			if err := e.readStats(); e.err == nil {
+			if err := e.readStats(m.names); e.err == nil {
 				e.err = err
 			}
 		}

@@ -96,9 +96,9 @@ func subset(spec *ebpf.CollectionSpec, programs, maps []string) {
 
 // loadObserver loads the programs of an audit policy. Nothing is attached yet.
 func loadObserver(h hooks, group cgroup.Group, p *Policy, ring uint32, shared *sharedMaps) (*observer, error) {
-	spec, err := bpf.LoadSensor()
+	spec, err := loadObject()
 	if err != nil {
-		return nil, fmt.Errorf("read the sensor's object: %w", err)
+		return nil, err
 	}
 	programs := append([]string{"observe_exec", "observe_fork", "observe_exit", "observe_task", "observe_file"}, h.observe...)
 	if h.cgroup {

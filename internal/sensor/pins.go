@@ -141,9 +141,9 @@ var sharedNames = []string{"lists", "prefixes", "scopes", "epoch"}
 // openShared opens the shared maps of a directory, and makes them where they
 // are missing and create says so. Without it, fs.ErrNotExist is theirs.
 func openShared(dir string, create bool) (*sharedMaps, error) {
-	spec, err := bpf.LoadSensor()
+	spec, err := loadObject()
 	if err != nil {
-		return nil, fmt.Errorf("read the sensor's object: %w", err)
+		return nil, err
 	}
 	s := &sharedMaps{maps: map[string]*ebpf.Map{}}
 	for _, name := range sharedNames {

@@ -74,7 +74,7 @@ func NewServer(cfg Config) *Server {
 		cfg.probe = probe
 	}
 	if cfg.Kernel == nil {
-		cfg.Kernel = machine{cfg}
+		cfg.Kernel = machine{cfg, &listNames{}}
 	}
 	return &Server{kernel: cfg.Kernel, hub: newHub(), audits: map[string]*loadedAudit{}, ids: map[string]uint64{}}
 }

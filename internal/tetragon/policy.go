@@ -126,16 +126,15 @@ func (p *Policy) Marshal() ([]byte, error) {
 			}
 		}
 	}
-	var buf bytes.Buffer
-	enc := yaml.NewEncoder(&buf)
-	enc.SetIndent(2)
-	if err := enc.Encode(p); err != nil {
+	short, lists := p.withoutLists()
+	text, err := encode(short)
+	if err == nil && len(lists) > 0 {
+		text, err = insertLists(text, lists)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("write policy %s: %w", p.Metadata.Name, err)
 	}
-	if err := enc.Close(); err != nil {
-		return nil, fmt.Errorf("write policy %s: %w", p.Metadata.Name, err)
-	}
-	return buf.Bytes(), nil
+	return text, nil
 }
 
 // ParsePolicy reads one YAML document. A field that Policy does not have, and
