@@ -19,6 +19,7 @@ type sheet struct {
 func newTable(w io.Writer, columns ...string) *sheet {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
+	t.SuppressTrailingSpaces()
 	style := table.StyleLight
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Format.Header = text.FormatUpper
