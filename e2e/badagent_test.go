@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"strconv"
@@ -19,11 +20,11 @@ func init() {
 	})
 }
 
-// badagent silent|empty|hanging|foreign NAME serves an agent at a unix socket,
-// whose address becomes $NAME: one that accepts and says nothing, one that
-// implements nothing, one that tells its version and answers nothing else, and
-// one that does all of that which a Tetragon without options of ours would
-// need to be asked for.
+// badagent silent|empty|versioned|hanging|plain NAME serves an agent at a unix
+// socket, whose address becomes $NAME: one that accepts and says nothing, one
+// that implements nothing, one that tells its version and implements nothing
+// else, or does not answer anything else, and one that has no policies and must
+// be sent none.
 func cmdBadAgent(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[1] + ".sock")
 	lis, err := net.Listen("unix", path)
@@ -37,8 +38,10 @@ func cmdBadAgent(ts *testscript.TestScript, neg bool, args []string) {
 	switch args[0] {
 	case "hanging":
 		tetragon.RegisterFineGuidanceSensorsServer(server, hangingAgent{})
-	case "foreign":
-		tetragon.RegisterFineGuidanceSensorsServer(server, foreignAgent{})
+	case "versioned":
+		tetragon.RegisterFineGuidanceSensorsServer(server, versionedAgent{})
+	case "plain":
+		tetragon.RegisterFineGuidanceSensorsServer(server, plainAgent{})
 	case "empty":
 	default:
 		ts.Fatalf("there is no bad agent %q", args[0])
@@ -51,17 +54,17 @@ func cmdBadAgent(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// foreignAgent says that it is a Tetragon, and implements nothing else.
-type foreignAgent struct {
+// versionedAgent says that it is a Tetragon, and implements nothing else.
+type versionedAgent struct {
 	tetragon.UnimplementedFineGuidanceSensorsServer
 }
 
-func (foreignAgent) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetragon.GetVersionResponse, error) {
+func (versionedAgent) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetragon.GetVersionResponse, error) {
 	return &tetragon.GetVersionResponse{Version: "v1.3.0"}, nil
 }
 
 // hangingAgent tells its version, and from then on does not answer.
-type hangingAgent struct{ foreignAgent }
+type hangingAgent struct{ versionedAgent }
 
 func (hangingAgent) ListTracingPolicies(ctx context.Context, _ *tetragon.ListTracingPoliciesRequest) (*tetragon.ListTracingPoliciesResponse, error) {
 	<-ctx.Done()
@@ -95,4 +98,20 @@ func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
 		return meta.Put([]byte("schema"), []byte(strconv.Itoa(99)))
 	}))
 	ts.Check(db.Close())
+}
+
+// plainAgent is a Tetragon that must be sent no policy.
+type plainAgent struct{ versionedAgent }
+
+func (plainAgent) ListTracingPolicies(context.Context, *tetragon.ListTracingPoliciesRequest) (*tetragon.ListTracingPoliciesResponse, error) {
+	return &tetragon.ListTracingPoliciesResponse{}, nil
+}
+
+func (plainAgent) AddTracingPolicy(context.Context, *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
+	return nil, errors.New("the policy was sent")
+}
+
+func (plainAgent) GetEvents(_ *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
+	<-stream.Context().Done()
+	return stream.Context().Err()
 }

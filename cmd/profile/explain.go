@@ -63,12 +63,16 @@ func nextStep(err error) string {
 		return "The disk is full: make room and try again."
 	case errors.Is(err, syscall.EROFS):
 		return "The file system is read-only: name a database elsewhere with --db."
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
 		return "It was interrupted."
 	case errors.Is(err, tetragon.ErrOption):
 		return "Its policies have no word for it; the embedded sensor's have: say --agent embedded."
 	case status.Code(err) == codes.Unavailable:
 		return "Nothing answers at that address: start the agent, or name another with --agent."
+	case status.Code(err) == codes.DeadlineExceeded:
+		return "The agent does not answer: see whether it runs, or name another with --agent."
+	case status.Code(err) == codes.Unimplemented:
+		return "That is not a Tetragon, or one too old: name another agent with --agent, or say --agent embedded."
 	case errors.As(err, &missing):
 		return "Nothing was learned there yet: profile learn makes it."
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
