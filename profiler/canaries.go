@@ -83,7 +83,13 @@ func (l *learner) beat(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case back && l.counts():
+		case back && !l.Agent.IsSensor():
+			l.mu.Lock()
+			l.fold.Sweep(host{}.alive)
+			l.mu.Unlock()
+			if !l.counts() {
+				continue
+			}
 			if err := l.verify(ctx); err != nil {
 				return err
 			}

@@ -34,6 +34,9 @@ type Config struct {
 	// Thread reports whether a task that is alive is a thread of another
 	// process, for agents that do not tell; nil where it cannot be known.
 	Thread func(pid uint32) bool
+	// Resolve gives the executable of a process whose exec was not told, ""
+	// where it cannot be known; nil where it never can.
+	Resolve func(p *api.Process, inContainer bool) string
 
 	// Canary is the path of the session's own canary. Without one the windows
 	// follow the rule for recordings: from the audit policy's first event to
@@ -72,6 +75,7 @@ type Fold struct {
 	socketHook       bool             // something of the socket hook was seen
 	forkHook         bool             // something of the fork hook was
 	execHook         bool             // something of the exec hook was
+	unknownUse       int              // processes that opened a socket, and nobody knows which executable they run
 	families         uint8            // seen at the socket hook, a bit each as in names
 	counts           Counts
 

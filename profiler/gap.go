@@ -89,6 +89,8 @@ func (f *Fold) uncounted() string {
 		return "losses cannot be counted"
 	case !forks:
 		return "forks cannot be counted"
+	case f.unknownUse > 0:
+		return "a socket was opened by a process whose executable is not known"
 	}
 	return ""
 }

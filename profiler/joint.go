@@ -44,6 +44,8 @@ type held struct {
 	entry entry
 	scope string
 	args  string
+
+	process *api.Process // only where its executable is to be resolved
 }
 
 // probe takes the kprobe of an exec.
@@ -116,6 +118,7 @@ func (f *Fold) joinExec(r *run, p *api.Process, e entry, at int64) {
 		return
 	}
 	if f.cfg.NoExecs {
+		h.process = p
 		f.resolveByName(h)
 		return
 	}
@@ -183,6 +186,11 @@ func (f *Fold) resolveByName(h held) {
 	path := nameless
 	if h.entry.name != "" {
 		path = store.Unresolved + h.entry.name
+	}
+	if f.cfg.Resolve != nil {
+		if known := f.cfg.Resolve(h.process, h.scope != store.HostScope); known != "" {
+			path = known
+		}
 	}
 	f.resolve(h.run, probe{at: h.at, path: path}, h)
 	if h.run.ended {

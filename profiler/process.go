@@ -150,7 +150,7 @@ func (f *Fold) exec(p *api.Process, at int64) {
 	q := f.processes[pid]
 	switch {
 	case q == nil:
-	case q.id != "" && q.id == p.GetExecId():
+	case q.id != "" && q.id == p.GetExecId() && !q.run.adopted:
 		return // told twice
 	case !q.forked && hasFlag(p, "clone"):
 		f.lostEnd(pid, q, at) // the first exec of a process, and not of this one
@@ -164,6 +164,12 @@ func (f *Fold) exec(p *api.Process, at int64) {
 		old := q.run
 		if q.maybe {
 			old.maybe--
+		}
+		if old.adopted && q.id == p.GetExecId() {
+			r.sockets = append(r.sockets, old.sockets...) // told before its exec
+			if old.guessed {
+				f.unknownUse--
+			}
 		}
 		q.run, q.since, q.forked, q.maybe, q.stale = r, at, false, false, false
 		r.processes++
@@ -238,5 +244,26 @@ func (f *Fold) adopt(k *api.ProcessKprobe, path string, at int64) *run {
 			return q.run
 		}
 	}
-	return f.addUnseen(p, path, at).run
+	path, known := f.nameOf(p, path)
+	r := f.addUnseen(p, path, at).run
+	r.adopted, r.guessed = !f.cfg.Labels, !known
+	if r.guessed {
+		f.unknownUse++
+	}
+	return r
+}
+
+// nameOf names the executable of a process whose exec was not told. Where only
+// its name as executed is known, that of a symlink perhaps, what it did may be
+// another's doing.
+func (f *Fold) nameOf(p *api.Process, path string) (name string, known bool) {
+	if f.cfg.Labels || hasKnownName(p) {
+		return path, true
+	}
+	if f.cfg.Resolve != nil {
+		if known := f.cfg.Resolve(p, f.scope(p) != store.HostScope); known != "" {
+			return known, true
+		}
+	}
+	return path, false
 }

@@ -18,6 +18,8 @@ type run struct {
 	crossed bool // counted as one that crosses unwatched time
 	unsure  bool // an exit of its processes was lost, or one of them left the cgroup
 	ended   bool // before its executable was known
+	adopted bool // for a socket, before or without its exec
+	guessed bool // and by its name as executed
 	held    bool // its exec waits for its executable
 	canary  bool
 	beat    beat // what was seen of a canary

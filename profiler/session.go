@@ -69,6 +69,9 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	cfg.Losses = cfg.Verify || o.Agent.IsSensor()
 	if bird != nil {
 		cfg.Canary = bird.Path()
+		if !o.Agent.IsSensor() {
+			cfg.Thread, cfg.Resolve = host{}.thread, host{}.resolve
+		}
 	} else {
 		l.session.BootID = "" // of this machine, which is not the agent's
 		cfg.IsCanary = seemsCanary

@@ -76,7 +76,10 @@ func (f *Fold) opener(k *api.ProcessKprobe, path string, at int64) *run {
 func (f *Fold) note(r *run, u use) {
 	if r.of != nil {
 		f.use(r, u)
-		return
+		if !r.adopted {
+			return
+		}
+		// Its exec may be told yet.
 	}
 	same := func(o use) bool {
 		return o.typ == u.typ && o.stage == u.stage && o.reach == u.reach && o.destination == u.destination

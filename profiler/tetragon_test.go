@@ -204,3 +204,89 @@ func TestAnAgentThatHangsEndsNothing(t *testing.T) {
 		t.Error("no error, and the agent never answered")
 	}
 }
+
+// jumble gives the events in an order of its own.
+func jumble(events []*api.GetEventsResponse, order ...int) []*api.GetEventsResponse {
+	var out []*api.GetEventsResponse
+	for _, i := range order {
+		out = append(out, events[i])
+	}
+	return out
+}
+
+func TestLiesOfAnAgentAreNeverQuiet(t *testing.T) {
+	long := "/usr/bin/" + strings.Repeat("x", 291)
+	for _, c := range []struct {
+		name string
+		lie  func(n *node)
+		path string
+		want string // network, complete, gap, or less
+	}{
+		{"events told twice", func(n *node) {
+			run := n.run(101, "/usr/bin/tool", true)
+			n.agent.Publish(append(run, run...)...)
+		}, "/usr/bin/tool", "network"},
+		{"a socket before its exec", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/tool", true), 2, 0, 1, 3)...)
+		}, "/usr/bin/tool", "network"},
+		{"a socket before its exec, by a symlink's name", func(n *node) {
+			run := n.run(101, "/usr/bin/tool", true)
+			run[1].GetProcessExec().Process.Binary = "/usr/bin/alias"
+			n.agent.Publish(jumble(run, 2, 0, 1, 3)...)
+		}, "/usr/bin/tool", "network"},
+		{"a socket whose exec never came", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/alias", true), 2, 3)...)
+			n.runs(102, "/usr/bin/tool", false)
+		}, "/usr/bin/tool", "gap"},
+		{"the exec before its kprobe", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/tool", true), 1, 2, 0, 3)...)
+		}, "/usr/bin/tool", "network"},
+		{"the kprobe after the exit", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/tool", true), 1, 2, 3, 0)...)
+		}, "/usr/bin/tool", "network"},
+		{"all turned round", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/tool", true), 3, 2, 1, 0)...)
+		}, "/usr/bin/tool", "network"},
+		{"the exit before its exec", func(n *node) {
+			n.agent.Publish(jumble(n.run(101, "/usr/bin/tool", false), 2, 0, 1)...)
+		}, "/usr/bin/tool", "less"},
+		{"a path of 300 bytes", func(n *node) { n.runs(101, long, false) }, long, "complete"},
+		{"a pid used again at once, its exit lost", func(n *node) {
+			n.agent.Publish(n.run(101, "/usr/bin/tool", false)[:2]...)
+			time.Sleep(5 * time.Millisecond)
+			n.runs(101, "/usr/bin/other", true)
+		}, "/usr/bin/tool", "less"},
+		{"an exec without a process", func(n *node) {
+			n.agent.Publish(stamped(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessExec{ProcessExec: &api.ProcessExec{}}}))
+			n.runs(101, "/usr/bin/tool", true)
+		}, "/usr/bin/tool", "network"},
+		{"nothing at all in an event", func(n *node) {
+			n.agent.Publish(&api.GetEventsResponse{}, kprobe(tetragon.CallSocketCreate, nil), kprobe(tetragon.CallExec, nil), kprobe(tetragon.CallFork, nil))
+			n.runs(101, "/usr/bin/tool", true)
+		}, "/usr/bin/tool", "network"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rows, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+				n.runs(99, "/usr/bin/first", true)
+				c.lie(n)
+				n.runs(300, "/usr/bin/last", true)
+				time.Sleep(idle)
+			})
+			row, ok := rows[c.path]
+			if !ok || len(row.Files) != 1 {
+				t.Fatalf("%d tallies of %s; gaps %s", len(row.Files), c.path, gapsOf(t, session))
+			}
+			got := row.Files[0]
+			switch {
+			case c.want == "network" && len(got.Network) == 0:
+				t.Errorf("%+v, want a network user; gaps %s", got, gapsOf(t, session))
+			case c.want == "complete" && got.Complete != 1:
+				t.Errorf("%+v, want a complete run", got)
+			case c.want == "gap" && len(session.Gaps) == 0:
+				t.Error("no gap, and nobody knows whose the socket was")
+			case c.want == "less" && got.Complete > 0 && len(session.Gaps) == 0:
+				t.Errorf("%+v, want no complete run", got)
+			}
+		})
+	}
+}

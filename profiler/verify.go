@@ -95,3 +95,14 @@ func (f *Fold) throttle(cgroup string, stop bool, at int64) {
 
 // maxThrottled bounds the cgroups that are remembered as throttled.
 const maxThrottled = 1024
+
+// Sweep takes out processes that are gone, of those whose end may not have been
+// told: the stream ended meanwhile, or they may be threads.
+func (f *Fold) Sweep(alive func(pid uint32) bool) {
+	for pid, q := range f.processes {
+		if (q.stale || q.maybe) && !alive(pid) {
+			q.run.unsure = true
+			f.remove(pid, q, f.latest)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package profiler
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"github.com/prometheus/procfs"
+)
+
+// host answers from /proc and the file system what an agent of this very host
+// does not tell.
+type host struct{}
+
+// startSlop allows for the coarse start times of /proc, in seconds.
+const startSlop = 1.0
+
+// resolve gives the executable of a process, "" where it cannot be known: of
+// the process while it lives, else of the name that it was started by, if that
+// is no script's. inContainer says that the name is in another file system.
+func (host) resolve(p *api.Process, inContainer bool) string {
+	if proc, err := procfs.NewProc(int(p.GetPid().GetValue())); err == nil {
+		stat, err := proc.Stat()
+		if err == nil {
+			begun, err := stat.StartTime()
+			if err == nil && (nanos(p.GetStartTime()) == 0 || begun <= float64(nanos(p.GetStartTime()))/1e9+startSlop) {
+				if exe, err := proc.Executable(); err == nil {
+					return strings.TrimSuffix(exe, " (deleted)")
+				}
+			}
+		}
+	}
+	name := absolute(p.GetBinary(), p.GetCwd())
+	if inContainer || !strings.HasPrefix(name, "/") {
+		return ""
+	}
+	path, err := filepath.EvalSymlinks(name)
+	if err != nil || isScript(path) {
+		return ""
+	}
+	return path
+}
+
+func isScript(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return true // whatever it is, it is no executable that a policy could name
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer file.Close()
+	var head [2]byte
+	_, err = file.Read(head[:])
+	return err != nil || bytes.Equal(head[:], []byte("#!"))
+}
+
+// thread reports whether a task that is alive is a thread of another process.
+func (host) thread(pid uint32) bool {
+	proc, err := procfs.NewProc(int(pid))
+	if err != nil {
+		return false
+	}
+	status, err := proc.NewStatus()
+	return err == nil && status.TGID != int(pid)
+}
+
+// alive reports whether there is a process of the pid.
+func (host) alive(pid uint32) bool {
+	_, err := procfs.NewProc(int(pid))
+	return err == nil
+}

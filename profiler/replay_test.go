@@ -1,0 +1,151 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/enforcer"
+	"profile/internal/agenttest"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/store"
+)
+
+// replayed learns from an agent of another host that tells no forks, while do
+// publishes a recording.
+func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+	t.Helper()
+	fake := agenttest.Start(t, agenttest.Options{Version: version, Refuse: func(p *tetragon.Policy) error {
+		if hasCall(p, tetragon.CallFork) || len(p.Spec.TracePoints) > 0 {
+			return errors.New("no forks")
+		}
+		return nil
+	}})
+	s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	opened := make(chan struct{})
+	type result struct {
+		session *store.Session
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		session, err := Learn(ctx, Options{
+			Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"},
+			Log: slog.New(slog.DiscardHandler), Opened: func(time.Time) { close(opened) }})
+		done <- result{session, err}
+	}()
+	select {
+	case <-opened:
+		do(fake)
+	case r := <-done:
+		t.Fatal(r.err)
+	}
+	stop()
+	r := <-done
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	return s, r.session
+}
+
+func publish(t *testing.T, fake *agenttest.Agent, events []*api.GetEventsResponse) {
+	t.Helper()
+	if !fake.Publish(events...) {
+		t.Fatal("no audit policy is loaded")
+	}
+	time.Sleep(200 * time.Millisecond)
+}
+
+func TestRecordingsThroughTheAPIAreAsByFrom(t *testing.T) {
+	for name, version := range map[string]string{"workstation": "v1.7.0", "tools-v1.3": "v1.3.0"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := map[string]string{"workstation": "workstation.jsonl", "tools-v1.3": "tools-v1.3.jsonl.gz"}[name]
+			s, session := replayed(t, version, func(fake *agenttest.Agent) { publish(t, fake, decode(t, file)) })
+			if len(session.Gaps) != 1 || !strings.Contains(session.Gaps[0].Cause, "cannot be counted") || session.Gaps[0].Count != 0 {
+				t.Errorf("gaps %+v, want the one that forks cannot be counted", session.Gaps)
+			}
+			want := readTruth(t, name+".truth.json")
+			strict, lenient := verdicts(t, s, false), verdicts(t, s, true)
+			for path, row := range strict {
+				if row.Verdict == enforcer.Quiet {
+					t.Errorf("%q is quiet", path)
+				}
+			}
+			for path := range want.Network {
+				if strict[path].Verdict != enforcer.Network {
+					t.Errorf("%q is %q, want network", path, strict[path].Verdict)
+				}
+			}
+			for _, path := range want.Quiet {
+				if lenient[path].Verdict != enforcer.Quiet {
+					t.Errorf("%q is %q (%q), want quiet by accepted gaps", path, lenient[path].Verdict, lenient[path].Reasons)
+				}
+			}
+			for path := range want.Unproven {
+				if got := lenient[path].Verdict; got != enforcer.Unproven && path != "/tmp/x/dquiet" {
+					t.Errorf("%q is %q, want unproven", path, got)
+				}
+			}
+		})
+	}
+}
+
+func TestALossyRecordingThroughTheAPIIsAGapWithSpanAndNumber(t *testing.T) {
+	t.Parallel() // it waits as long as a Tetragon may hold events back
+	const lost = 30009
+	events := decode(t, "lossy-v1.7.jsonl.gz")
+	stopped := time.Date(2026, 11, 24, 17, 31, 25, 0, time.UTC)
+	n := 0
+	for n < len(events) && events[n].GetTime().AsTime().Before(stopped) {
+		n++
+	}
+	s, session := replayed(t, "v1.7.0", func(fake *agenttest.Agent) {
+		publish(t, fake, events[:n])
+		time.Sleep(2 * pollEvery)
+		fake.Lose(lost)
+		publish(t, fake, events[n:])
+	})
+	var found uint64
+	for _, g := range session.Gaps {
+		found += g.Count
+		if g.Count > 0 && g.To.Sub(g.From) <= 0 {
+			t.Errorf("gap %+v has no span", g)
+		}
+	}
+	if found != lost {
+		t.Errorf("gaps %+v, want %d lost", session.Gaps, lost)
+	}
+	strict, lenient := verdicts(t, s, false), verdicts(t, s, true)
+	for path, row := range strict {
+		if row.Verdict == enforcer.Quiet {
+			t.Errorf("%q is quiet", path)
+		}
+	}
+	for _, path := range []string{"/tmp/x/late", "/tmp/x/both", "/usr/bin/flood"} {
+		if strict[path].Verdict != enforcer.Network {
+			t.Errorf("%q is %q, and its socket was seen", path, strict[path].Verdict)
+		}
+	}
+	// That is what the flag risks.
+	for _, path := range []string{"/usr/bin/curl", "/usr/bin/nc.openbsd", "/usr/bin/wget", "/usr/bin/getent", "/usr/bin/perl"} {
+		row := lenient[path]
+		if row.Verdict != enforcer.Quiet || !strings.Contains(strings.Join(row.Reasons, " "), "30009") {
+			t.Errorf("%q is %q by accepted gaps (%q), want quiet, with the number of what was lost", path, row.Verdict, row.Reasons)
+		}
+	}
+	if got := lenient["/tmp/x/span"].Verdict; got == enforcer.Quiet {
+		t.Error("span is quiet, and its run crosses the gap")
+	}
+}
