@@ -150,8 +150,10 @@ func (f *Fold) exec(p *api.Process, at int64) {
 	q := f.processes[pid]
 	switch {
 	case q == nil:
-	case q.id != "" && q.id == p.GetExecId() && !q.run.adopted:
-		return // told twice
+	case q.id != "" && q.id == p.GetExecId():
+		if !q.run.adopted {
+			return // told twice
+		}
 	case !q.forked && hasFlag(p, "clone"):
 		f.lostEnd(pid, q, at) // the first exec of a process, and not of this one
 		q = nil
