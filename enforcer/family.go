@@ -26,14 +26,16 @@ var (
 // familyOf tells whether a path is likely to change, and its family then.
 // Programs that the system's packages put below /usr do not count as versioned:
 // they stay where they are until the system itself is renewed.
+//
+// Few paths are, and each is looked at with what is cheap first.
 func familyOf(file string) (family, bool) {
-	if m := appImage.FindStringSubmatch(file); m != nil {
+	if m := find(appImage, strings.Contains(file, "/.mount_"), file); m != nil {
 		return family{m[1] + "/.mount_" + m[2] + "*" + m[3], "an AppImage is mounted elsewhere at each start"}, true
 	}
-	if m := snap.FindStringSubmatch(file); m != nil {
+	if m := find(snap, strings.Contains(file, "/snap/"), file); m != nil {
 		return family{m[1] + "/*" + m[2], "a snap has a directory for each revision"}, true
 	}
-	if m := hashed.FindStringSubmatch(file); m != nil {
+	if m := find(hashed, strings.Contains(file, "/store/"), file); m != nil {
 		return family{m[1] + "/*-" + m[2] + "*" + m[4], "a store of packages has a directory for each build"}, true
 	}
 	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") || !path.IsAbs(file) {
@@ -42,11 +44,18 @@ func familyOf(file string) (family, bool) {
 	parts := strings.Split(file, "/")
 	changes := false
 	for i, part := range parts[:len(parts)-1] {
-		if m := versioned.FindStringSubmatch(part); m != nil {
+		if m := find(versioned, strings.Contains(part, "."), part); m != nil {
 			parts[i], changes = m[1]+"*", true
 		}
 	}
 	return family{strings.Join(parts, "/"), "its directory has the name of a version"}, changes
+}
+
+func find(form *regexp.Regexp, likely bool, text string) []string {
+	if !likely {
+		return nil
+	}
+	return form.FindStringSubmatch(text)
 }
 
 // Family is one program under changing paths, as `report -o json` prints it.

@@ -24,8 +24,32 @@ const shellsFile = "/etc/shells"
 // patterns is a list of patterns in the form of protected.txt.
 type patterns struct {
 	exact map[string]bool // file names without a wildcard
-	names []string        // file names with one
-	paths []string        // whole paths
+	names []pattern       // file names with one
+	paths []pattern       // whole paths
+}
+
+// pattern is one, with a part that whatever matches it must contain: to look
+// for that first takes a tenth of the time.
+type pattern struct {
+	text, part string
+}
+
+// newPattern finds the longest part without a wildcard.
+func newPattern(text string) pattern {
+	p := pattern{text: text}
+	if strings.ContainsAny(text, `{[\`) {
+		return p // what is within may be one of several
+	}
+	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("*?/", r) }) {
+		if len(part) > len(p.part) {
+			p.part = part
+		}
+	}
+	return p
+}
+
+func (p pattern) matches(text string) bool {
+	return strings.Contains(text, p.part) && doublestar.MatchUnvalidated(p.text, text)
 }
 
 // parsePatterns reads the form of protected.txt, one pattern a line.
@@ -48,9 +72,9 @@ func (p *patterns) add(pattern string) error {
 	case pattern == "" || !doublestar.ValidatePattern(pattern):
 		return fmt.Errorf("%w: %q is not a pattern", ErrUsage, pattern)
 	case strings.Contains(pattern, "/"):
-		p.paths = append(p.paths, pattern)
+		p.paths = append(p.paths, newPattern(pattern))
 	case strings.ContainsAny(pattern, `*?[{\`):
-		p.names = append(p.names, pattern)
+		p.names = append(p.names, newPattern(pattern))
 	default:
 		p.exact[pattern] = true
 	}
@@ -63,11 +87,11 @@ func (p *patterns) match(file string) string {
 	if p.exact[name] {
 		return name
 	}
-	if i := slices.IndexFunc(p.names, func(n string) bool { return doublestar.MatchUnvalidated(n, name) }); i >= 0 {
-		return p.names[i]
+	if i := slices.IndexFunc(p.names, func(n pattern) bool { return n.matches(name) }); i >= 0 {
+		return p.names[i].text
 	}
-	if i := slices.IndexFunc(p.paths, func(n string) bool { return doublestar.MatchUnvalidated(n, file) }); i >= 0 {
-		return p.paths[i]
+	if i := slices.IndexFunc(p.paths, func(n pattern) bool { return n.matches(file) }); i >= 0 {
+		return p.paths[i].text
 	}
 	return ""
 }

@@ -98,10 +98,21 @@ func (h *hookRows) round() error {
 	if err := errors.Join(err, end()); err != nil {
 		return err
 	}
-	return h.note("again without", h.getppidLoad())
+	return h.note("again without", h.vforkLoad(), h.forkLoad(), h.socketLoad(), h.getppidLoad())
 }
 
 func (h *hookRows) us(key string) float64 { return median(h.took[key]) / 1e3 }
+
+// ratio is the median over the rounds of ours against the floor of the same
+// round, which is measured before and after it: a machine's speed drifts by
+// more than what is looked for.
+func (h *hookRows) ratio(ours, what string) float64 {
+	var all []float64
+	for i, v := range h.took[ours+" "+what] {
+		all = append(all, 2*v/(h.took["without "+what][i]+h.took["again without "+what][i]))
+	}
+	return median(all)
+}
 
 func measureHooks(b *bench) error {
 	return b.inGroup(func(g cgroup.Group) error {
@@ -120,20 +131,27 @@ func measureHooks(b *bench) error {
 
 func (h *hookRows) tell() {
 	for _, r := range []struct {
-		name, ours, floor string
+		name, state, what string
 		target            *float64
 	}{
-		{"socket()+close() while learning", "learning socket", "without socket", some(1.10)},
-		{"socket()+close() unlisted, 10,000 paths enforced", "enforcing socket", "without socket", some(1.05)},
-		{"fork+exec+exit of /bin/true while learning", "learning fork", "without fork", some(1.03)},
-		{"vfork+exec+exit of a static program while learning", "learning vfork", "without vfork", some(1.15)},
-		{"vfork+exec+exit of a static program, 10,000 paths enforced", "enforcing vfork", "without vfork", nil},
+		{"socket()+close() while learning", "learning", "socket", some(1.10)},
+		{"socket()+close() unlisted, 10,000 paths enforced", "enforcing", "socket", some(1.05)},
+		{"fork+exec+exit of /bin/true while learning", "learning", "fork", some(1.03)},
+		{"vfork+exec+exit of a static program while learning", "learning", "vfork", some(1.15)},
+		{"vfork+exec+exit of a static program, 10,000 paths enforced", "enforcing", "vfork", nil},
+		{"getppid() while learning and enforcing; the target is the floor against itself", "both", "getppid", some(h.noise("getppid"))},
 	} {
-		h.addRatio(r.name, "µs", h.us(r.ours), h.us(r.floor), r.target)
+		h.add(row{Name: r.name, Ours: h.us(r.state + " " + r.what), Floor: some(h.us("without " + r.what)), Unit: "µs",
+			Ratio: some(h.ratio(r.state, r.what)), Target: r.target})
 	}
-	// What the same differs from itself by, going from one round to another,
-	// is noise.
-	before, after := h.us("without getppid"), h.us("again without getppid")
-	noise := max(before/after, after/before)
-	h.addRatio("getppid() while learning and enforcing; the target is the floor against itself", "µs", h.us("both getppid"), (before+after)/2, &noise)
+}
+
+// noise is what the floor differs from itself by, within a round.
+func (h *hookRows) noise(what string) float64 {
+	var all []float64
+	for i, v := range h.took["without "+what] {
+		again := h.took["again without "+what][i]
+		all = append(all, max(v/again, again/v))
+	}
+	return median(all)
 }
