@@ -19,7 +19,7 @@ help: ## print this
 	@awk -F ' *:.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/profile, one static file
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/profile ./cmd/profile
+	CGO_ENABLED=0 go build -trimpath -tags urfave_cli_no_docs,grpcnotrace -ldflags '-s -w' -o bin/profile ./cmd/profile
 
 generate: ## rebuild the BPF objects and the canary from their C (needs clang-19, lld-19, llvm-19)
 	go generate ./...

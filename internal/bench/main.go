@@ -107,7 +107,8 @@ func (b *bench) build() error {
 	b.bin, b.load = filepath.Join(b.dir, "profile"), filepath.Join(b.dir, "load")
 	b.mote, b.idle = filepath.Join(b.dir, "mote"), filepath.Join(b.dir, "idle")
 	for _, args := range [][]string{
-		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.bin, "profile/cmd/profile"},
+		// As make build does.
+		{"go", "build", "-trimpath", "-tags", "urfave_cli_no_docs,grpcnotrace", "-ldflags", "-s -w", "-o", b.bin, "profile/cmd/profile"},
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.idle, "profile/e2e/gopher"},
 		{"gcc", "-O2", "-static", "-o", b.load, "internal/bench/load/load.c"},
 		{"gcc", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-o", b.mote, "e2e/mote/mote.c"},
