@@ -1,9 +1,10 @@
 #!/bin/bash
 # Runs e2e, and the tests beside it that load programs, on another kernel:
 # Debian's cloud kernel in an emulated machine with two processors.
-#   run.sh KERNEL [PATTERN]   KERNEL is 6.1, 6.12 or what else apt offers here;
-#                             PATTERN as for go test -run, @quick for the tests
-#                             that quick.txt lists
+#   run.sh KERNEL [PATTERN | @FILE]
+# KERNEL is 6.1, 6.12 or what else apt offers here. PATTERN is as for go test
+# -run; FILE has lines with a directory and the pattern for its tests, and only
+# those run: quick.txt is one.
 # BPFFS=no leaves /sys/fs/bpf without a bpffs. Prints on stdout what go test
 # -json would, with the kernel's name behind each package's. Exits 1 if the
 # machine did not come to the end of its tests; whether they passed is for
@@ -14,8 +15,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/profile-vm
 limit=90m
-# Directories of the tests that run there.
+# The directories of the tests that run there, and what of them.
 dirs=(e2e internal/sensor internal/canary internal/cgroup)
+declare -A patterns
+if [[ $pattern = @* ]]; then
+	dirs=()
+	while read -r dir of_dir; do
+		dirs+=("$dir") patterns[$dir]=$of_dir
+	done < <(grep -v '^#' "${pattern#@}")
+else
+	for dir in "${dirs[@]}"; do patterns[$dir]=$pattern; done
+fi
 
 say() { echo "e2e-vm: $*" >&2; }
 
@@ -36,7 +46,17 @@ image=$("$here/image.sh" "$kernel")
 name=$(cat "$image/name")
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+machine=''
+# Called by the trap, on every way out.
+# shellcheck disable=SC2317
+cleanup() {
+	if [ -n "$machine" ]; then
+		kill "$machine" 2>/dev/null || true
+		wait "$machine" || true
+	fi
+	rm -rf "$work"
+}
+trap cleanup EXIT
 vm=$work/root/vm tree=$work/root/profile
 mkdir -p "$vm" "$work/built"
 cd "$root"
@@ -47,7 +67,9 @@ for dir in "${dirs[@]}"; do
 	go test -c -o "$tree/$dir/test" "./$dir"
 	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$tree/$dir/"
 done
-(cd e2e && PROFILE_E2E_BUILT=$work/built "$tree/e2e/test" -test.list '^$' >&2)
+cp -r examples "$tree/"
+[ ! -e "$tree/e2e/test" ] ||
+	(cd e2e && PROFILE_E2E_BUILT=$work/built "$tree/e2e/test" -test.list '^$' >&2)
 mv "$work/built" "$vm/built"
 
 cp "$here/init.sh" "$work/root/init"
@@ -56,13 +78,7 @@ cp "$here/init.sh" "$work/root/init"
 	echo "BPFFS=${BPFFS-yes}"
 } >"$vm/env"
 for dir in "${dirs[@]}"; do
-	if [ "$pattern" != @quick ]; then
-		echo "$dir $pattern"
-	elif [ "$dir" = e2e ]; then
-		echo "$dir ^TestScripts\$/^group\$/^($(paste -sd '|' "$here/quick.txt"))\$"
-	else
-		echo "$dir"
-	fi
+	echo "$dir ${patterns[$dir]}"
 done >"$vm/tests"
 {
 	cat "$image/initramfs.cpio"
@@ -72,14 +88,18 @@ done >"$vm/tests"
 rm -rf "$work/root"
 
 say "booting Linux $name"
-status=0
+# Its clock counts instructions, one a nanosecond, and jumps where all sleep: no
+# limit in a test or in profile depends on how fast or how busy this machine is.
 nice timeout -k 10 "$limit" qemu-system-x86_64 \
-	-accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+	-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm -cpu max -smp 2 -m 3072 \
 	-nodefaults -no-user-config -display none -no-reboot \
 	-kernel "$image/vmlinuz" -initrd "$work/initramfs" \
 	-append 'console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
-	-serial "file:$work/console" -serial stdio </dev/null |
-	tee "$work/results" || status=$?
+	-serial "file:$work/console" \
+	-chardev "stdio,id=results,signal=off,logfile=$work/results" -serial chardev:results </dev/null &
+machine=$!
+status=0
+wait $machine || status=$?
 
 sed -n 's/\r$//; s/^e2e-vm: up/&/p' "$work/console" >&2
 if grep -aq '^e2e-vm: the tests have ended' "$work/console"; then
