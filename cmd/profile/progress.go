@@ -23,7 +23,7 @@ type progress struct {
 	w        io.Writer
 	width    func() int // of the terminal; nil if there is none
 	lastLine time.Time
-	dirty    bool // a line that is to be written over stands there
+	shown    int // bytes of the line that stands there and is to be written over
 }
 
 func newProgress(f *os.File) *progress {
@@ -74,7 +74,7 @@ func (p *progress) line(line string) {
 	}
 	p.clear()
 	fmt.Fprint(p.w, line)
-	p.dirty = true
+	p.shown = len(line)
 }
 
 // read tells how far a record has been read.
@@ -82,12 +82,15 @@ func (p *progress) read(n profiler.Counts) {
 	p.line(fmt.Sprintf("reading: %d executables, %d use the network, %d events, %d lost", n.Executables, n.Network, n.Events, n.Lost))
 }
 
-// clear wipes the line that stands there.
+// clear wipes the line that stands there. A terminal that was made narrower
+// since has broken it into several.
 func (p *progress) clear() {
-	if p.dirty {
-		fmt.Fprint(p.w, "\r"+strings.Repeat(" ", max(p.width()-1, 0))+"\r")
-		p.dirty = false
+	if p.shown == 0 {
+		return
 	}
+	const erase, up = "\r\x1b[2K", "\x1b[A"
+	fmt.Fprint(p.w, erase+strings.Repeat(up+erase, (p.shown-1)/max(p.width(), 1)))
+	p.shown = 0
 }
 
 func (p *progress) end() {

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,10 +12,19 @@ import (
 	"golang.org/x/term"
 )
 
-// sheet is a table for a person: no frames, columns wrapped to the terminal.
+// sheet is a table for a person: no frames, columns wrapped so that it fits the
+// terminal, if there is one.
 type sheet struct {
-	t table.Writer
+	t      table.Writer
+	widths []int // of the columns, unwrapped
 }
+
+// padding is what stands around the text of a column, and narrowest how narrow
+// a column is made at most: on a terminal too narrow for that, lines wrap.
+const (
+	padding   = 2
+	narrowest = 6
+)
 
 func newTable(w io.Writer, columns ...string) *sheet {
 	t := table.NewWriter()
@@ -24,33 +34,50 @@ func newTable(w io.Writer, columns ...string) *sheet {
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Format.Header = text.FormatUpper
 	t.SetStyle(style)
-	header := table.Row{}
-	for _, c := range columns {
-		header = append(header, c)
-	}
-	t.AppendHeader(header)
-	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
-		var configs []table.ColumnConfig
-		for i := range columns {
-			configs = append(configs, table.ColumnConfig{Number: i + 1, WidthMax: max(width/len(columns), 8), WidthMaxEnforcer: text.WrapText})
-		}
-		t.SetColumnConfigs(configs)
-	}
-	return &sheet{t: t}
+	s := &sheet{t: t, widths: make([]int, len(columns))}
+	t.AppendHeader(s.cells(columns))
+	return s
 }
 
-func (s *sheet) row(cells ...string) {
+func (s *sheet) cells(texts []string) table.Row {
 	row := table.Row{}
-	for _, c := range cells {
+	for i, c := range texts {
+		s.widths[i] = max(s.widths[i], text.LongestLineLen(c))
 		row = append(row, c)
 	}
-	s.t.AppendRow(row)
+	return row
 }
 
+func (s *sheet) row(cells ...string) { s.t.AppendRow(s.cells(cells)) }
+
 func (s *sheet) print() {
-	if s.t.Length() > 0 {
-		s.t.Render()
+	if s.t.Length() == 0 {
+		return
 	}
+	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
+		most := fit(s.widths, width)
+		var configs []table.ColumnConfig
+		for i := range s.widths {
+			configs = append(configs, table.ColumnConfig{Number: i + 1, WidthMax: most, WidthMaxEnforcer: text.WrapText})
+		}
+		s.t.SetColumnConfigs(configs)
+	}
+	s.t.Render()
+}
+
+// fit is how wide the widest of the columns may be, so that all of them fit.
+func fit(widths []int, width int) int {
+	most := max(slices.Max(widths), narrowest)
+	for ; most > narrowest; most-- {
+		sum := 0
+		for _, w := range widths {
+			sum += min(w, most) + padding
+		}
+		if sum <= width {
+			break
+		}
+	}
+	return most
 }
 
 // showPath prints a path as it is, or quoted if a terminal would not show it so.
