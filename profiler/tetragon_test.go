@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -288,5 +289,35 @@ func TestLiesOfAnAgentAreNeverQuiet(t *testing.T) {
 				t.Errorf("%+v, want no complete run", got)
 			}
 		})
+	}
+}
+
+func TestLearnFromATetragonOfThisHost(t *testing.T) {
+	needKernel(t)
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true})
+	group, err := cgroup.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t)
+	o := options(t, fake.Local(t), s, group)
+	own := t.TempDir() + "/tool"
+	if out, err := exec.Command("cp", "/bin/true", own).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	o.Only = []string{own}
+	l := start(t, o)
+	for range 5 {
+		if err := exec.Command(own).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	session := l.end(t)
+	if len(session.Windows) != 1 || session.BootID == "" {
+		t.Errorf("session %+v, want one window", session)
+	}
+	row := readRows(t, s)[own]
+	if len(row.Files) != 1 || row.Files[0].Seen != 5 || row.Files[0].Complete != 5 {
+		t.Errorf("%+v, want five complete runs; gaps %s", row, gapsOf(t, session))
 	}
 }

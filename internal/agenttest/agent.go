@@ -33,6 +33,8 @@ type Options struct {
 	Version string
 	// Kernel acts; nil is one that does nothing.
 	Kernel sensor.Kernel
+	// Real takes this machine's kernel in place of Kernel.
+	Real bool
 	// Send is what is sent in place of each event; nil sends it as it is. It is
 	// called by one goroutine at a time.
 	Send func(*api.GetEventsResponse) []*api.GetEventsResponse
@@ -65,7 +67,7 @@ func Start(t testing.TB, o Options) *Agent {
 		t.Fatal(err)
 	}
 	a := &Agent{o: o, dir: dir}
-	if o.Kernel == nil {
+	if o.Kernel == nil && !o.Real {
 		a.fake = &nothing{enforced: map[string]*sensor.Enforced{}}
 		a.o.Kernel = a.fake
 	}
@@ -285,6 +287,9 @@ func (s *server) AddTracingPolicy(ctx context.Context, req *api.AddTracingPolicy
 	return s.Server.AddTracingPolicy(ctx, &api.AddTracingPolicyRequest{Yaml: string(text)})
 }
 
+// vsock is the number of AF_VSOCK.
+const vsock = "40"
+
 // asTetragon refuses what the version does, and leaves out what a Tetragon
 // takes and the sensor does not.
 func (a *Agent) asTetragon(p *tetragon.Policy) error {
@@ -296,6 +301,12 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 		}
 		for j := range p.Spec.KProbes[i].Selectors {
 			s := &p.Spec.KProbes[i].Selectors[j]
+			for k := range s.MatchArgs {
+				if a.o.Real && s.MatchArgs[k].Index == 0 {
+					// A kprobe sees it; the hook of this kernel may not.
+					s.MatchArgs[k].Values = slices.DeleteFunc(s.MatchArgs[k].Values, func(v string) bool { return v == vsock })
+				}
+			}
 			s.MatchBinaries = slices.DeleteFunc(s.MatchBinaries, func(b tetragon.MatchBinaries) bool { return b.Operator == "NotIn" })
 		}
 	}
