@@ -14,10 +14,10 @@ import (
 
 // What one side of a round runs: SLICES and OPS of load. Each takes about a
 // fifth of a second.
-func (b *bench) socketLoad() []string  { return []string{"socket", "40", "1000"} }
-func (b *bench) getppidLoad() []string { return []string{"getppid", "150", "10000"} }
-func (b *bench) forkLoad() []string    { return []string{"fork", "60", "8", "/bin/true"} }
-func (b *bench) vforkLoad() []string   { return []string{"vfork", "100", "16", b.mote} }
+func (b *bench) socketLoad() []string  { return []string{"socket", "400", "100"} }
+func (b *bench) getppidLoad() []string { return []string{"getppid", "1500", "1000"} }
+func (b *bench) forkLoad() []string    { return []string{"fork", "400", "1", "/bin/true"} }
+func (b *bench) vforkLoad() []string   { return []string{"vfork", "1500", "1", b.mote} }
 
 // unlistedPaths are paths of an enforcing policy that nothing has.
 func unlistedPaths(n int) []string {
