@@ -8,14 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/cilium/ebpf/link"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -83,74 +79,5 @@ func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
 	killed := status.Signaled() && status.Signal() == syscall.SIGKILL
 	if want := len(args) > 0 && args[0] == "-killed"; want != killed || !want && err != nil {
 		ts.Fatalf("%q ended with %v", cmd.Args, err)
-	}
-}
-
-// crowd DIR N makes a directory with so many executables, all of them actors.
-func cmdCrowd(ts *testscript.TestScript, neg bool, args []string) {
-	n, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	dir := ts.MkAbs(args[0])
-	ts.Check(os.Mkdir(dir, 0o755))
-	first := filepath.Join(dir, "0")
-	raw, err := os.ReadFile(filepath.Join(built, "actor"))
-	ts.Check(err)
-	ts.Check(os.WriteFile(first, raw, 0o755))
-	for i := 1; i < n; i++ {
-		ts.Check(os.Link(first, filepath.Join(dir, strconv.Itoa(i))))
-	}
-}
-
-// sabotage detach|unpin|remove CODE PROGRAM ARG… runs a program outside the
-// cgroup, which must exit with that code, and takes away the hook of the policy
-// that it loads, the hook's pin, or the policy's pins with their directory, as
-// soon as they are there.
-func cmdSabotage(ts *testscript.TestScript, neg bool, args []string) {
-	stop, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- saboteur(ts.Getenv("PINS"), args[0], stop) }()
-	func() {
-		defer close(stop)
-		cmdExit(ts, false, args[1:])
-	}()
-	ts.Check(<-done)
-}
-
-// saboteur looks without a pause and ahead of everyone else: between the load
-// of a policy and the canary that tries it lie a few milliseconds, or some more
-// if the policy lists a crowd.
-func saboteur(pins, how string, stop chan struct{}) error {
-	runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
-	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20); err != nil {
-		return err
-	}
-	// The socket hook is pinned last.
-	hooks := func() []string {
-		found, _ := filepath.Glob(filepath.Join(pins, "*", "link_enforce_socket"))
-		return found
-	}
-	before := hooks()
-	for {
-		select {
-		case <-stop:
-			return errors.New("there was nothing to sabotage")
-		default:
-		}
-		found := slices.DeleteFunc(hooks(), func(path string) bool { return slices.Contains(before, path) })
-		if len(found) == 0 {
-			continue
-		}
-		switch how {
-		case "detach":
-			l, err := link.LoadPinnedLink(found[0], nil)
-			if err != nil {
-				return err
-			}
-			return errors.Join(l.Detach(), l.Close())
-		case "unpin":
-			return os.Remove(found[0])
-		case "remove":
-			return os.RemoveAll(filepath.Dir(found[0]))
-		}
-		return fmt.Errorf("there is no sabotage %q", how)
 	}
 }

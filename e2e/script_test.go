@@ -54,7 +54,6 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"ended":    cmdEnded,
 	"clean":    cmdClean,
 	"sabotage": cmdSabotage,
-	"crowd":    cmdCrowd,
 	"policy":   cmdPolicy,
 	"refusing": cmdRefusing,
 }
