@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help build generate lint test e2e fuzz bench demo soak clean clean-kernel
+.PHONY: help build generate lint test e2e e2e-vm fuzz bench demo soak clean clean-kernel
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler, the rest of this file does not.
@@ -12,6 +12,7 @@ SUM = go run ./internal/testsum
 UNIT = $$(go list ./... | grep -v /e2e)
 OUR_C = find . \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*'
 SOAK ?= 10
+KERNEL ?= 6.12
 FUZZ = ./internal/tetragon:FuzzParsePolicy ./internal/sensor:FuzzCompile ./store:FuzzDecode
 FUZZTIME ?= 20s
 
@@ -39,6 +40,10 @@ test: build ## every test, e2e on this kernel included (as root; says what did n
 
 e2e: build ## only the end-to-end tests; RUN=PATTERN for some
 	@$(GOTEST) ./e2e/... | $(SUM)
+
+# An hour and more under emulation: not for CI.
+e2e-vm: ## the end-to-end tests on another kernel, in an emulated machine: KERNEL=6.12 (or 6.1); RUN=PATTERN for some
+	@e2e/vm/run.sh $(KERNEL) '$(RUN)' | $(SUM)
 
 # Without its limit the fuzzer spends the time on making what it found smaller.
 fuzz: ## feed odd input to what reads policies and rows, FUZZTIME (20s) each

@@ -13,8 +13,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/profile-vm
 # What .ci/run installs for the tests, compilers left out, and what Debian has
 # without asking.
 packages=(
-	base-files base-passwd usr-is-merged bash dash coreutils util-linux mount
-	grep sed findutils mawk tar gzip diffutils hostname libc-bin kmod iproute2
+	'?essential' usr-is-merged mount kmod iproute2
 	bpftool strace procps busybox-static netcat-openbsd python3 curl jq
 )
 

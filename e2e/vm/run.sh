@@ -10,6 +10,7 @@
 # machine did not come to the end of its tests; whether they passed is for
 # internal/testsum to say. What is installed here and cached: see image.sh.
 set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
 kernel=$1 pattern=${2-}
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -31,7 +32,7 @@ say() { echo "e2e-vm: $*" >&2; }
 
 [ "$(id -u)" = 0 ] || { say "needs root, to build the programs of e2e and unpack packages"; exit 1; }
 [ "$(dpkg --print-architecture)" = amd64 ] || { say "emulates amd64 on amd64 only"; exit 1; }
-if ! command -v qemu-system-x86_64 cpio >/dev/null; then
+if ! command -v qemu-system-x86_64 >/dev/null || ! command -v cpio >/dev/null; then
 	export DEBIAN_FRONTEND=noninteractive
 	{
 		apt-get -qq update
