@@ -270,7 +270,7 @@ func showPlan(w io.Writer, plan *enforcer.Plan) {
 		fmt.Fprintf(w, "not watched, and so not enforced: %s\n", strings.Join(plan.Unwatched, ", "))
 	}
 	for _, warning := range plan.Warnings {
-		fmt.Fprintf(w, "warning: %s\n", warning)
+		fmt.Fprintf(w, "warning: %s\n", showLine(warning))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"profile/enforcer"
@@ -46,7 +47,12 @@ func report(err error) int {
 	if errors.As(err, &code) && code == err {
 		return code.code // the command has said for itself what went wrong
 	}
-	fmt.Fprintf(os.Stderr, "profile: %s\n", explain(err))
+	for i, line := range strings.Split(explain(err), "\n") {
+		if i == 0 {
+			line = "profile: " + line
+		}
+		fmt.Fprintln(os.Stderr, showLine(line))
+	}
 	var usage usageError
 	if errors.As(err, &usage) || errors.Is(err, enforcer.ErrUsage) {
 		return exitUsage

@@ -48,7 +48,12 @@ func (s *sheet) cells(texts []string) table.Row {
 	return row
 }
 
-func (s *sheet) row(cells ...string) { s.t.AppendRow(s.cells(cells)) }
+func (s *sheet) row(cells ...string) {
+	for i := range cells {
+		cells[i] = showLine(cells[i]) // reasons hold names that were learned
+	}
+	s.t.AppendRow(s.cells(cells))
+}
 
 func (s *sheet) print() {
 	if s.t.Length() == 0 {
