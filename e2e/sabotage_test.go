@@ -51,6 +51,12 @@ func policiesIn(pins string) []string {
 
 func sabotage(policy, how string) error {
 	hook := filepath.Join(policy, "link_enforce_socket")
+	if modifiesReturns() {
+		hook = filepath.Join(policy, "link_enforce_create")
+		if how == "detach" {
+			how = "unpin" // such a hook knows no other way
+		}
+	}
 	l, err := link.LoadPinnedLink(hook, nil)
 	if err != nil {
 		return err
