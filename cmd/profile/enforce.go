@@ -97,7 +97,11 @@ func enforce(c *cli.Context) (err error) {
 	}
 	showPlan(os.Stdout, plan)
 	if len(plan.Enforce) == 0 {
-		return fmt.Errorf("%w: %s", enforcer.ErrEmptyPlan, whyEmpty(plan))
+		err := fmt.Errorf("%w: %s", enforcer.ErrEmptyPlan, whyEmpty(plan))
+		if plan.Loaded > 0 {
+			err = fmt.Errorf("%w; generation %d stays in force: profile release takes it off", err, plan.Loaded)
+		}
+		return err
 	}
 	if err := confirm(e.yes, "Apply this plan?"); err != nil {
 		return err
