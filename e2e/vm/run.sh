@@ -4,50 +4,23 @@
 #   run.sh KERNEL [PATTERN | @FILE]
 # KERNEL is 6.1, 6.12 or what else apt offers here. PATTERN is as for go test
 # -run; FILE has lines with a directory and the pattern for its tests, and only
-# those run: quick.txt is one.
-# BPFFS=no leaves /sys/fs/bpf without a bpffs. Prints on stdout what go test
-# -json would, with the kernel's name behind each package's. Exits 1 if the
-# machine did not come to the end of its tests; whether they passed is for
-# internal/testsum to say. What is installed here and cached: see image.sh.
+# those run: quick.txt is one. With BPFFS=no, /sys/fs/bpf there has no bpffs.
+#
+# Prints on stdout what go test -json would, with the kernel's name behind each
+# package's. Exits 1 if the machine did not come to the end of its tests;
+# whether they passed is for internal/testsum to say. As root; installs the
+# emulator if it is missing, and caches the image: see image.sh.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
-kernel=$1 pattern=${2-}
+
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/profile-vm
 limit=90m
-# The directories of the tests that run there, and what of them.
-dirs=(e2e internal/sensor internal/canary internal/cgroup)
-declare -A patterns
-if [[ $pattern = @* ]]; then
-	dirs=()
-	while read -r dir of_dir; do
-		dirs+=("$dir") patterns[$dir]=$of_dir
-	done < <(grep -v '^#' "${pattern#@}")
-else
-	for dir in "${dirs[@]}"; do patterns[$dir]=$pattern; done
-fi
+work='' machine=''
 
 say() { echo "e2e-vm: $*" >&2; }
 
-[ "$(id -u)" = 0 ] || { say "needs root, to build the programs of e2e and unpack packages"; exit 1; }
-[ "$(dpkg --print-architecture)" = amd64 ] || { say "emulates amd64 on amd64 only"; exit 1; }
-if ! command -v qemu-system-x86_64 >/dev/null || ! command -v cpio >/dev/null; then
-	export DEBIAN_FRONTEND=noninteractive
-	{
-		apt-get -qq update
-		apt-get -qq -y install --no-install-recommends qemu-system-x86 cpio
-	} >&2
-fi
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock -n 9 || { say "another machine is running, waiting for it"; flock 9; }
-
-image=$("$here/image.sh" "$kernel")
-name=$(cat "$image/name")
-
-work=$(mktemp -d)
-machine=''
 # Called by the trap, on every way out.
 # shellcheck disable=SC2317
 cleanup() {
@@ -57,66 +30,114 @@ cleanup() {
 	fi
 	rm -rf "$work"
 }
-trap cleanup EXIT
-vm=$work/root/vm tree=$work/root/profile
-mkdir -p "$vm" "$work/built"
-cd "$root"
-export CGO_ENABLED=0
-go build -o "$vm/test2json" cmd/test2json
-for dir in "${dirs[@]}"; do
-	mkdir -p "$tree/$dir"
-	go test -c -o "$tree/$dir/test" "./$dir"
-	[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$tree/$dir/"
-done
-cp -r examples "$tree/"
-[ ! -e "$tree/e2e/test" ] ||
-	(cd e2e && PROFILE_E2E_BUILT=$work/built "$tree/e2e/test" -test.list '^$' >&2)
-mv "$work/built" "$vm/built"
 
-cp "$here/init.sh" "$work/root/init"
-{
-	echo "export PROFILE_E2E_BUILT=/vm/built CI=${CI-}"
-	echo "BPFFS=${BPFFS-yes}"
-} >"$vm/env"
-for dir in "${dirs[@]}"; do
-	echo "$dir ${patterns[$dir]}"
-done >"$vm/tests"
-{
-	cat "$image/initramfs.cpio"
-	cd "$work/root"
-	find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet
-} >"$work/initramfs"
-rm -rf "$work/root"
+# choose PATTERN | @FILE: dirs are the directories of the tests, and patterns
+# what of them is to run.
+choose() {
+	local dir pattern
+	declare -gA patterns
+	if [[ $1 = @* ]]; then
+		while read -r dir pattern; do
+			dirs+=("$dir") patterns[$dir]=$pattern
+		done < <(grep -v '^#' "${1#@}")
+		return
+	fi
+	dirs=(e2e internal/sensor internal/canary internal/cgroup)
+	for dir in "${dirs[@]}"; do patterns[$dir]=$1; done
+}
 
-say "booting Linux $name"
-# Its clock counts instructions, one a nanosecond, and jumps where all sleep: no
-# limit in a test or in profile depends on how fast or how busy this machine is.
-nice timeout -k 10 "$limit" qemu-system-x86_64 \
-	-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm -cpu max -smp 2 -m 3072 \
-	-nodefaults -no-user-config -display none -no-reboot \
-	-kernel "$image/vmlinuz" -initrd "$work/initramfs" \
-	-append 'console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
-	-serial "file:$work/console" \
-	-chardev "stdio,id=results,signal=off,logfile=$work/results" -serial chardev:results </dev/null &
-machine=$!
-status=0
-wait $machine || status=$?
+install_emulator() {
+	if command -v qemu-system-x86_64 >/dev/null && command -v cpio >/dev/null; then
+		return
+	fi
+	apt-get -qq update >&2
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends qemu-system-x86 cpio >&2
+}
 
-sed -n 's/\r$//; s/^e2e-vm: up/&/p' "$work/console" >&2
-if grep -aq '^e2e-vm: the tests have ended' "$work/console"; then
-	exit
-fi
-why="it switched itself off"
-[ $status != 124 ] || why="it was still running after $limit"
-! grep -aq 'Kernel panic' "$work/console" || why="its kernel panicked"
-say "the machine did not come to the end of its tests: $why. The end of its console:"
-tail -n 60 "$work/console" | tr -d '\r' >&2
-# For testsum, the packages that did not end have failed.
-echo
-for dir in "${dirs[@]}"; do
-	package="profile/$dir on $name"
-	grep -qE '"Action":"(pass|fail|skip)","Package":"'"$package"'","Elapsed"' "$work/results" ||
-		printf '{"Action":"output","Package":"%s","Output":"the machine ended first: %s\\n"}\n{"Action":"fail","Package":"%s"}\n' \
-			"$package" "$why" "$package"
-done
-exit 1
+# build DIR puts there what is to be in the machine beside its packages: there
+# is no compiler.
+build() {
+	local dir vm=$1/vm tree=$1/profile
+	mkdir -p "$vm/built" "$tree"
+	cd "$root"
+	export CGO_ENABLED=0
+	go build -o "$vm/test2json" cmd/test2json
+	for dir in "${dirs[@]}"; do
+		mkdir -p "$tree/$dir"
+		go test -c -o "$tree/$dir/test" "./$dir"
+		[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$tree/$dir/"
+		echo "$dir ${patterns[$dir]}" >>"$vm/tests"
+	done
+	cp -r examples "$tree/"
+	[ ! -e "$tree/e2e/test" ] ||
+		(cd e2e && PROFILE_E2E_BUILT=$vm/built "$tree/e2e/test" -test.list '^$' >&2)
+	printf 'export PROFILE_E2E_BUILT=/vm/built CI=%s\nBPFFS=%s\n' "${CI-}" "${BPFFS-yes}" >"$vm/env"
+	cp "$here/init.sh" "$1/init"
+}
+
+# boot runs the machine, in the directory of its image. Its clock counts
+# instructions, one a nanosecond, and jumps where all sleep: no limit in a test
+# or in profile depends on how fast or how busy this machine is.
+boot() {
+	nice timeout -k 10 "$limit" qemu-system-x86_64 \
+		-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm -cpu max -smp 2 -m 3072 \
+		-nodefaults -no-user-config -display none -no-reboot \
+		-kernel vmlinuz -initrd "$work/initramfs" \
+		-append 'console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
+		-serial "file:$work/console" \
+		-chardev "stdio,id=results,signal=off,logfile=$work/results" -serial chardev:results </dev/null &
+	machine=$!
+	wait $machine
+}
+
+# explain NAME STATUS tells how the machine named so ended before its tests did.
+# For testsum, the packages that had not ended have failed.
+explain() {
+	local why="it stopped" dir package
+	[ "$2" != 124 ] || why="it was still running after $limit"
+	! grep -aq 'Kernel panic' "$work/console" || why="its kernel panicked"
+	say "the machine did not come to the end of its tests: $why (qemu exits $2). The end of its console:"
+	tail -n 60 "$work/console" | tr -d '\r' >&2
+	echo
+	for dir in "${dirs[@]}"; do
+		package="profile/$dir on $1"
+		grep -qE '"Action":"(pass|fail|skip)","Package":"'"$package"'","Elapsed"' "$work/results" ||
+			printf '{"Action":"output","Package":"%s","Output":"%s\\n"}\n{"Action":"fail","Package":"%s"}\n' \
+				"$package" "the machine did not come to the end of these: $why" "$package"
+	done
+}
+
+main() {
+	local kernel=$1 image name status=0
+	choose "${2-}"
+	[ "$(id -u)" = 0 ] || { say "needs root, to unpack packages"; exit 1; }
+	[ "$(dpkg --print-architecture)" = amd64 ] || { say "emulates amd64 on amd64 only"; exit 1; }
+	install_emulator
+	mkdir -p "$cache"
+	exec 9>"$cache/lock"
+	flock -n 9 || { say "another machine is running, waiting for it"; flock 9; }
+
+	image=$("$here/image.sh" "$kernel")
+	name=$(cat "$image/name")
+	work=$(mktemp -d)
+	trap cleanup EXIT
+	build "$work/root"
+	{
+		cat "$image/initramfs.cpio"
+		cd "$work/root"
+		find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet
+	} >"$work/initramfs"
+	cd "$image"
+	rm -rf "$work/root"
+
+	say "booting Linux $name"
+	boot || status=$?
+	grep -a '^e2e-vm: up' "$work/console" | tr -d '\r' >&2 || true
+	if ! grep -aq '^e2e-vm: the tests have ended' "$work/console"; then
+		explain "$name" $status
+		exit 1
+	fi
+}
+
+main "$@"
+exit
