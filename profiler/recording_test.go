@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
@@ -22,11 +23,16 @@ const recorded = "../e2e/testdata/tetragon"
 
 const uncounted = "losses and forks cannot be counted"
 
-var decoded = map[string][]*api.GetEventsResponse{}
+var (
+	decoding sync.Mutex // guards decoded: some tests run in parallel
+	decoded  = map[string][]*api.GetEventsResponse{}
+)
 
 // decode reads a recording, once for all tests.
 func decode(t *testing.T, name string) []*api.GetEventsResponse {
 	t.Helper()
+	decoding.Lock()
+	defer decoding.Unlock()
 	if events, ok := decoded[name]; ok {
 		return events
 	}

@@ -39,10 +39,17 @@ func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.S
 		err     error
 	}
 	done := make(chan result, 1)
+	told := make(chan uint64, 1)
 	go func() {
 		session, err := Learn(ctx, Options{
 			Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"},
-			Log: slog.New(slog.DiscardHandler), Opened: func(time.Time) { close(opened) }})
+			Log: slog.New(slog.DiscardHandler), Opened: func(time.Time) { close(opened) },
+			Progress: func(p Progress) {
+				select {
+				case told <- p.Events:
+				default:
+				}
+			}})
 		done <- result{session, err}
 	}()
 	select {
@@ -51,12 +58,33 @@ func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.S
 	case r := <-done:
 		t.Fatal(r.err)
 	}
+	settle(t, told)
 	stop()
 	r := <-done
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
 	return s, r.session
+}
+
+// settle waits until a learner, which is asked each second, takes in no more
+// events: however slow the machine, what was published has come then.
+func settle(t *testing.T, told <-chan uint64) {
+	t.Helper()
+	last, same := uint64(0), 0
+	for range 60 {
+		select {
+		case n := <-told:
+			if n != last {
+				last, same = n, 0
+			} else if same++; same == 2 {
+				return
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the learner says nothing any more")
+		}
+	}
+	t.Fatal("events come without an end")
 }
 
 func publish(t *testing.T, fake *agenttest.Agent, events []*api.GetEventsResponse) {

@@ -151,17 +151,13 @@ func start(t *testing.T, o profiler.Options) *learning {
 	l := &learning{stop: stop, done: make(chan struct{})}
 	opened := make(chan time.Time, 1)
 	o.Opened = func(at time.Time) { opened <- at }
-	began := time.Now()
 	go func() {
 		defer close(l.done)
 		l.session, l.err = profiler.Learn(ctx, o)
 	}()
 	t.Cleanup(func() { stop(); <-l.done })
 	select {
-	case <-opened:
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("the window opened after %v", took)
-		}
+	case <-opened: // in its time, or Learn fails
 	case <-l.done:
 		t.Fatal(l.err)
 	}
