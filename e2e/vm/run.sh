@@ -64,8 +64,8 @@ build() {
 	go build -o "$vm/test2json" cmd/test2json
 	for dir in "${dirs[@]}"; do
 		mkdir -p "$tree/$dir"
+		cp -r "$dir/." "$tree/$dir/"
 		go test -c -o "$tree/$dir/test" "./$dir"
-		[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$tree/$dir/"
 		echo "$dir ${patterns[$dir]}" >>"$vm/tests"
 	done
 	cp -r examples "$tree/"
@@ -83,7 +83,7 @@ boot() {
 		-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm -cpu max -smp 2 -m 3072 \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-kernel vmlinuz -initrd "$work/initramfs" \
-		-append 'console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
+		-append 'console=ttyS0 loglevel=5 maxcpus=1 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
 		-serial "file:$work/console" \
 		-chardev "stdio,id=results,signal=off,logfile=$work/results" -serial chardev:results </dev/null &
 	machine=$!
