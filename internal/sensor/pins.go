@@ -37,13 +37,21 @@ func isBPFFS(path string) bool {
 }
 
 // pinRoot is the directory that holds the pins of every database, "" if there
-// is none. The system's bpffs is preferred: a mount of our own, made inside a
-// unit with a mount namespace, would vanish with it, and the enforcement too.
+// is none. What lies in a bpffs of our own is used up there, also when the
+// machine got one since. Else the system's is preferred: a mount of our own,
+// made inside a unit with a mount namespace, would vanish with it, and the
+// enforcement too.
 func pinRoot() string {
+	own := isBPFFS(ownBPFFS)
+	if own {
+		if _, err := os.Stat(ownDir); err == nil {
+			return ownDir
+		}
+	}
 	if isBPFFS(systemBPFFS) {
 		return systemDir
 	}
-	if isBPFFS(ownBPFFS) {
+	if own {
 		return ownDir
 	}
 	return ""
@@ -51,9 +59,20 @@ func pinRoot() string {
 
 // makePinRoot is pinRoot, made or mounted if need be.
 func makePinRoot() (string, error) {
-	if pinRoot() == "" {
-		if err := mountOwn(); err != nil {
-			return "", err
+	if !isBPFFS(systemBPFFS) {
+		// Between a look at the mount and a directory made in it another process
+		// could unmount it, and the directory would be made in the mount point.
+		lock, err := lockAt(filepath.Dir(ownBPFFS), func() error {
+			return os.MkdirAll(filepath.Dir(ownBPFFS), 0o700)
+		})
+		if err != nil {
+			return "", fmt.Errorf("make a mount point for a bpffs: %w; %s", err, mountYourself)
+		}
+		defer lock.Close()
+		if !isBPFFS(ownBPFFS) {
+			if err := mountOwn(); err != nil {
+				return "", err
+			}
 		}
 	}
 	root := pinRoot()
@@ -89,8 +108,37 @@ func lockDir(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// lockRoot takes the lock under which anything pinned is changed. Whoever held
-// it before may have removed the directory: then it is made, or missed, anew.
+// lockAt takes the lock of the directory that is at path once the lock is held.
+// Whoever held it before may have removed the directory: then it is made anew,
+// or, without a way to make it, missed.
+func lockAt(path string, prepare func() error) (*os.File, error) {
+	for {
+		if prepare != nil {
+			if err := prepare(); err != nil {
+				return nil, err
+			}
+		}
+		lock, err := lockDir(path, unix.LOCK_EX)
+		if errors.Is(err, fs.ErrNotExist) && prepare != nil {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		mine, err := lock.Stat()
+		if err == nil {
+			if now, err := os.Stat(path); err == nil && os.SameFile(mine, now) {
+				return lock, nil
+			}
+		}
+		lock.Close()
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
+}
+
+// lockRoot takes the lock under which anything pinned is changed.
 func lockRoot(create bool) (root string, lock *os.File, err error) {
 	for {
 		if root = pinRoot(); create {
@@ -101,19 +149,11 @@ func lockRoot(create bool) (root string, lock *os.File, err error) {
 		if root == "" {
 			return "", nil, fs.ErrNotExist
 		}
-		if lock, err = lockDir(root, unix.LOCK_EX); err != nil {
-			return "", nil, err
+		lock, err = lockAt(root, nil)
+		if errors.Is(err, fs.ErrNotExist) && create {
+			continue
 		}
-		mine, err := lock.Stat()
-		if err == nil {
-			if now, err := os.Stat(root); err == nil && os.SameFile(mine, now) {
-				return root, lock, nil
-			}
-		}
-		lock.Close()
-		if err != nil {
-			return "", nil, fmt.Errorf("lock %s: %w", root, err)
-		}
+		return root, lock, err
 	}
 }
 
@@ -303,18 +343,27 @@ func sweepDir(dir string) error {
 }
 
 func unmountOwn() error {
+	lock, err := lockAt(filepath.Dir(ownBPFFS), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	mounted, err := mountinfo.Mounted(ownBPFFS)
 	if err != nil || !mounted {
 		return err
 	}
 	// Another process may have it open for a moment: it is left to that one.
-	if err := unix.Unmount(ownBPFFS, 0); err != nil && !errors.Is(err, unix.EBUSY) {
+	if err := unix.Unmount(ownBPFFS, 0); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return nil
+		}
 		return fmt.Errorf("unmount %s: %w", ownBPFFS, err)
 	}
-	if err := os.Remove(ownBPFFS); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	// Of no use to anyone once empty, and left if it is not.
+	// Of no use to anyone once empty, and left if they are not.
+	os.Remove(ownBPFFS)
 	os.Remove(filepath.Dir(ownBPFFS))
 	return nil
 }
