@@ -241,13 +241,15 @@ func TestRemovedBehindItsBackIsForgotten(t *testing.T) {
 	if len(told) != 1 || label(told[0], tetragon.LabelListed) != nil {
 		t.Errorf("told %v, want one socket that is not listed", told)
 	}
+	// While the observer still holds the directory: the last to leave takes it,
+	// and the mount, away.
+	if err := os.MkdirAll(filepath.Join(dir, "0"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := a.Delete(t.Context(), "profile-learn-test"); err != nil {
 		t.Fatal(err)
 	}
 
-	if err := os.MkdirAll(filepath.Join(dir, "0"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	load(t, a, enforcingPolicy("profile-enforce-test2", "enforce", g, python(t)))
 	if err := run(t, g, python(t), "-c", openSocket); !killed(err) {
 		t.Errorf("beside what a killed loader left: %v, want a kill", err)

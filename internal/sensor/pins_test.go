@@ -1,8 +1,11 @@
 package sensor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -37,9 +40,25 @@ func TestPinDirectoriesComeAndGoSideBySide(t *testing.T) {
 			t.Errorf("%s is left", path)
 		}
 	}
-	if !isBPFFS(ownBPFFS) {
-		if _, err := os.Stat(ownDir); err == nil {
-			t.Errorf("%s is left where no bpffs is mounted", ownDir)
-		}
+	if left := belowTheMount(t); left != nil {
+		t.Errorf("%v left where no bpffs is mounted", left)
 	}
+}
+
+// belowTheMount is what lies in the mount point itself, nil while something is
+// mounted there.
+func belowTheMount(t *testing.T) []os.DirEntry {
+	lock, err := lockAt(filepath.Dir(ownBPFFS), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if isBPFFS(ownBPFFS) {
+		return nil
+	}
+	left, _ := os.ReadDir(ownBPFFS)
+	return left
 }
