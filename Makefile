@@ -52,7 +52,7 @@ fuzz: ## feed odd input to what reads policies and rows, FUZZTIME (20s) each
 
 # Ratios mean something on a quiet machine only.
 bench: ## measure what must be fast against the least that could be done (as root, with gcc; 8 minutes); writes bench.json
-	@go run ./internal/bench
+	@go run ./e2e/bench
 
 demo: build ## learn, report, enforce, attack and release, in a cgroup of its own (as root)
 	@examples/demo/demo.sh

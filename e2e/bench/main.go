@@ -110,7 +110,7 @@ func (b *bench) build() error {
 		// As make build does.
 		{"go", "build", "-trimpath", "-tags", "urfave_cli_no_docs,grpcnotrace", "-ldflags", "-s -w", "-o", b.bin, "profile/cmd/profile"},
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.idle, "profile/e2e/gopher"},
-		{"gcc", "-O2", "-static", "-o", b.load, "internal/bench/load/load.c"},
+		{"gcc", "-O2", "-static", "-o", b.load, "e2e/bench/load/load.c"},
 		{"gcc", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-o", b.mote, "e2e/mote/mote.c"},
 	} {
 		cmd := exec.CommandContext(b.ctx, args[0], args[1:]...)
