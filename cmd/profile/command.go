@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"profile/internal/cgroup"
 )
 
@@ -31,6 +29,9 @@ type command struct {
 type codeError struct{ code int }
 
 func (e codeError) Error() string { return fmt.Sprintf("the command exits %d", e.code) }
+
+// errNotStarted is returned where learning ended before the command could begin.
+var errNotStarted = errors.New("the command was not started: learning ended before its window was open")
 
 // newCommand makes the command's cgroup, below that of this process.
 func newCommand(args []string) (*command, error) {
@@ -90,6 +91,7 @@ func (c *command) start(ended func()) {
 	exited := make(chan struct{})
 	go func() {
 		defer close(exited)
+		followStops(c.cmd.Process.Pid)
 		_ = c.cmd.Wait() // how it ended is in ProcessState
 	}()
 	go func() {
@@ -98,8 +100,9 @@ func (c *command) start(ended func()) {
 		for {
 			select {
 			case s := <-signals:
-				_ = c.cmd.Process.Signal(s) // it may have ended
+				c.forward(s)
 			case <-exited:
+				takeTerminal()
 				ended()
 				return
 			}
@@ -107,16 +110,24 @@ func (c *command) start(ended func()) {
 	}()
 }
 
-// forwarded are the signals that the command does not get by itself. Those of
-// a terminal reach both, and the command judges them; they are caught here all
-// the same, since what is ignored would be ignored by the command as well.
+// forwarded are the signals that the command may not get by itself. What is
+// ignored, as nohup has it, the command ignores as well. What would end this
+// process is caught, and not ignored, since the command would inherit that.
 func forwarded() []os.Signal {
-	all := []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
-	if term.IsTerminal(int(os.Stdin.Fd())) {
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGQUIT)
-		return all
+	all := []os.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT, syscall.SIGQUIT}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
 	}
-	return append(all, syscall.SIGINT, syscall.SIGQUIT)
+	return all
+}
+
+// forward passes a signal on. Those of a terminal's keys reach both, and twice
+// is more than once: many programs give up on cleaning up then.
+func (c *command) forward(s os.Signal) {
+	if (s == syscall.SIGINT || s == syscall.SIGQUIT) && interruptsBoth() {
+		return
+	}
+	_ = c.cmd.Process.Signal(s) // it may have ended
 }
 
 // wait waits for the command and removes its cgroup. What the command left
@@ -129,8 +140,10 @@ func (c *command) wait() error {
 	switch {
 	case c.err != nil:
 		return errors.Join(fmt.Errorf("start the command: %w", c.err), err)
-	case c.cmd == nil || err != nil:
+	case err != nil:
 		return err
+	case c.cmd == nil:
+		return errNotStarted
 	}
 	ws := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
