@@ -143,7 +143,7 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 			}
 		}
 	}
-	if !p.o.Remote {
+	if !p.o.Remote && (len(v.Files) > 0 || p.learnedHere(host)) {
 		hold(replaced(file, v.Files))
 		hold(p.alive.startNotSeen(p.c, host))
 	}
@@ -157,6 +157,12 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 		id = v.Files[0]
 	}
 	p.list(file, id)
+}
+
+// learnedHere reports whether any of the rows was learned on this machine: a
+// recording, or an agent of another host, says nothing of the files here.
+func (p *planner) learnedHere(rows []store.Evidence) bool {
+	return slices.ContainsFunc(rows, func(row store.Evidence) bool { return p.c.known[row.Session].BootID != "" })
 }
 
 // uncovered says why a quiet verdict does not reach the enforced cgroup, "" if

@@ -351,6 +351,10 @@ func TestPlanTakesARecordingForNoCoverage(t *testing.T) {
 	}
 	s.o.Wider = true
 	s.mustPlan(file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	s.mustPlan(file) // it never was of this machine
 }
 
 func TestPlanHoldsWhatASessionWasNotAskedToWatch(t *testing.T) {

@@ -36,14 +36,15 @@ func seemsCanary(path string) bool {
 		(strings.HasSuffix(dir, ".canary") || strings.HasPrefix(dir, "canary-") || strings.HasPrefix(dir, "profile-canary-"))
 }
 
-// open sends canaries until one has come back whole.
+// open sends canaries until one has come back whole, or the agent turns out to
+// be of another host.
 func (l *learner) open(ctx context.Context, events *events) error {
 	deadline := time.Now().Add(openWithin)
 	for {
 		l.prove(ctx, events, canaryRetry)
 		_, opened := l.opened()
 		switch {
-		case opened:
+		case opened, l.leaveCanaries():
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("stopped before the window opened: %w", ctx.Err())

@@ -22,12 +22,24 @@ import (
 // publishes a recording.
 func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
 	t.Helper()
+	return replayedBy(t, version, (*agenttest.Agent).Remote, do)
+}
+
+// replayedBy is that with a connection of its own: through an address of this
+// host the window opens only once something was told.
+func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+	t.Helper()
 	fake := agenttest.Start(t, agenttest.Options{Version: version, Refuse: func(p *tetragon.Policy) error {
 		if hasCall(p, tetragon.CallFork) || len(p.Spec.TracePoints) > 0 {
 			return errors.New("no forks")
 		}
 		return nil
 	}})
+	agent := connect(fake, t)
+	root, err := cgroup.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +54,7 @@ func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.S
 	told := make(chan uint64, 1)
 	go func() {
 		session, err := Learn(ctx, Options{
-			Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"},
+			Agent: agent, Store: s, Group: root, CanaryDir: t.TempDir(),
 			Log: slog.New(slog.DiscardHandler), Opened: func(time.Time) { close(opened) },
 			Progress: func(p Progress) {
 				select {
@@ -52,9 +64,17 @@ func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.S
 			}})
 		done <- result{session, err}
 	}()
+	if agent.OnThisHost() {
+		for len(fake.Loaded()) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		do(fake)
+	}
 	select {
 	case <-opened:
-		do(fake)
+		if !agent.OnThisHost() {
+			do(fake)
+		}
 	case r := <-done:
 		t.Fatal(r.err)
 	}
@@ -127,6 +147,29 @@ func TestRecordingsThroughTheAPIAreAsByFrom(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is played back at a socket of this host was not seen on it: no canary
+// comes back, and the rule for recordings applies.
+func TestARecordingAtALocalAddressIsAsOneFromAnotherHost(t *testing.T) {
+	t.Parallel()
+	do := func(fake *agenttest.Agent) { publish(t, fake, decode(t, "workstation.jsonl")) }
+	far, _ := replayed(t, "v1.7.0", do)
+	near, session := replayedBy(t, "v1.7.0", (*agenttest.Agent).Local, do)
+	if len(session.Windows) != 1 || session.BootID != "" {
+		t.Errorf("windows %v of boot %q, want one of no boot that is known here", session.Windows, session.BootID)
+	}
+	for _, lenient := range []bool{false, true} {
+		want, got := verdicts(t, far, lenient), verdicts(t, near, lenient)
+		for path, row := range want {
+			if got[path].Verdict != row.Verdict || got[path].Runs != row.Runs {
+				t.Errorf("%q is %q with %v, want %q with %v", path, got[path].Verdict, got[path].Runs, row.Verdict, row.Runs)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%d executables, want %d", len(got), len(want))
+		}
 	}
 }
 

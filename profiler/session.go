@@ -33,6 +33,7 @@ type learner struct {
 	mu        sync.Mutex // guards the fold, and:
 	canaryErr error      // why the last canary could not be run
 	fold      *Fold
+	origin    origin
 	meter     meter
 
 	session  store.Session // what follows is the main goroutine's
@@ -57,27 +58,37 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			Started: now,
 		},
 	}
-	cfg := Config{
-		Session: l.session.ID, Policy: PolicyName(l.session.ID),
-		Only: o.Only, KeepArgs: o.KeepArgs,
-		Labels: o.Agent.IsSensor(), Forks: true, IsCanary: isCanary,
-	}
 	if o.Metrics != "" {
 		l.metrics = &metrics{url: o.Metrics}
 	}
-	cfg.Verify = l.counts()
-	cfg.Losses = cfg.Verify || o.Agent.IsSensor()
-	if bird != nil {
-		cfg.Canary = bird.Path()
-		if !o.Agent.IsSensor() {
-			cfg.Thread, cfg.Resolve = host{}.thread, host{}.resolve
-		}
-	} else {
+	if bird == nil {
 		l.session.BootID = "" // of this machine, which is not the agent's
-		cfg.IsCanary = seemsCanary
 	}
-	l.fold = NewFold(cfg)
+	if bird == nil || o.Agent.IsSensor() {
+		l.origin.settle()
+	}
+	l.fold = NewFold(l.config())
 	return l, nil
+}
+
+// config is how the session's events are folded.
+func (l *learner) config() Config {
+	cfg := Config{
+		Session: l.session.ID, Policy: PolicyName(l.session.ID),
+		Only: l.Only, KeepArgs: l.KeepArgs,
+		Labels: l.Agent.IsSensor(), Forks: true, IsCanary: isCanary,
+	}
+	cfg.Verify = l.counts()
+	cfg.Losses = cfg.Verify || l.Agent.IsSensor()
+	if l.bird == nil {
+		cfg.IsCanary = seemsCanary
+		return cfg
+	}
+	cfg.Canary = l.bird.Path()
+	if !l.Agent.IsSensor() {
+		cfg.Thread, cfg.Resolve = host{}.thread, host{}.resolve
+	}
+	return cfg
 }
 
 func bootID() (string, error) {

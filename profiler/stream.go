@@ -38,9 +38,13 @@ func (l *learner) take(ev *api.GetEventsResponse) error {
 	if k := ev.GetProcessKprobe(); k != nil && l.fold.cfg.Verify && k.GetPolicyName() == l.fold.cfg.Policy {
 		l.meter.take(nanos(ev.GetTime()), time.Now())
 	}
+	l.origin.take(ev)
 	before := l.fold.Returned()
 	l.fold.Event(ev)
 	back := l.fold.Returned() != before
+	if back {
+		l.origin.settle()
+	}
 	l.mu.Unlock()
 	if back {
 		select {
