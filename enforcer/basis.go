@@ -1,7 +1,6 @@
 package enforcer
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +27,8 @@ func (c *considered) basis(v Verdict, rows []store.Evidence) string {
 	case Quiet:
 		var awake time.Duration
 		sessions := 0
-		for _, row := range rows {
-			if s, ok := c.sessions[row.Session]; ok && s.proves() && isOf(row, v.Files) {
+		for i := range rows {
+			if s, ok := c.sessions[rows[i].Session]; ok && s.proves() && isOf(&rows[i], v.Files) {
 				sessions++
 				awake += s.Awake
 			}
@@ -38,16 +37,21 @@ func (c *considered) basis(v Verdict, rows []store.Evidence) string {
 		if v.Complete < c.t.MinRuns {
 			ran += ", and one still going that was watched from its start for at least " + tellDuration(c.t.MinWatch)
 		}
-		return fmt.Sprintf("opened no network socket in %s under %s, in %s that watched for %s awake", ran,
-			count(uint64(len(v.Entries)), "name"), count(uint64(sessions), "session"), tellDuration(awake))
+		return "opened no network socket in " + ran + " under " + count(uint64(len(v.Entries)), "name") +
+			", in " + count(uint64(sessions), "session") + " that watched for " + tellDuration(awake) + " awake"
 	}
 	return ""
 }
 
 // isOf reports whether a row tells of one of the files, or of a file that is
 // not known.
-func isOf(row store.Evidence, files []store.FileID) bool {
-	return slices.ContainsFunc(row.Files, func(t store.Tally) bool { return !t.File.Known() || slices.Contains(files, t.File) })
+func isOf(row *store.Evidence, files []store.FileID) bool {
+	for i := range row.Files {
+		if file := row.Files[i].File; !file.Known() || slices.Contains(files, file) {
+			return true
+		}
+	}
+	return false
 }
 
 // tellNetwork tells each use, with its runs and times.
@@ -115,22 +119,22 @@ func tellDuration(d time.Duration) string {
 	d = d.Round(time.Second)
 	days, d := d/(24*time.Hour), d%(24*time.Hour)
 	hours, minutes, seconds := d/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second
-	var text string
-	add := func(n time.Duration, unit string) {
+	text := make([]byte, 0, 16)
+	add := func(n time.Duration, unit byte) {
 		if n > 0 {
-			text += strconv.Itoa(int(n)) + unit
+			text = append(strconv.AppendInt(text, int64(n), 10), unit)
 		}
 	}
-	add(days, "d")
-	add(hours, "h")
+	add(days, 'd')
+	add(hours, 'h')
 	if days == 0 {
-		add(minutes, "m")
+		add(minutes, 'm')
 	}
 	if days == 0 && hours == 0 {
-		add(seconds, "s")
+		add(seconds, 's')
 	}
-	if text == "" {
+	if len(text) == 0 {
 		return "0s"
 	}
-	return text
+	return string(text)
 }

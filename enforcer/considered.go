@@ -56,7 +56,7 @@ func (c *considered) only(keep func(*session) bool) *considered {
 }
 
 // has reports whether the row's session is considered.
-func (c *considered) has(row store.Evidence) bool {
+func (c *considered) has(row *store.Evidence) bool {
 	_, ok := c.sessions[row.Session]
 	return ok
 }

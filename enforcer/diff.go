@@ -32,12 +32,12 @@ func WhatIsKnown(sessions []store.Session, rows []store.Evidence, until time.Tim
 	}
 	all := Known{}
 	for _, rows := range byKey(rows) {
-		v, err := c.judge(slices.Clone(rows))
+		v, err := c.judge(rows)
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(rows, c.has) {
-			all[rows[0].Key] = known{v.Kind, currentFiles(slices.DeleteFunc(rows, func(row store.Evidence) bool { return !c.has(row) }))}
+		if considered := kept(rows, c.has); len(considered) > 0 {
+			all[rows[0].Key] = known{v.Kind, currentFiles(considered)}
 		}
 	}
 	return all, nil

@@ -33,7 +33,7 @@ func (x *explainer) session(row store.Evidence) []string {
 		ran = append(ran, "none of its own")
 	}
 	line := fmt.Sprintf("session %s (%s, %s): runs: %s", s.ID, x.c.span(s), tellPlace(s), strings.Join(ran, ", "))
-	if !x.c.has(row) {
+	if !x.c.has(&row) {
 		line += "; left out by --since"
 	}
 	lines := []string{line}

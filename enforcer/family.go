@@ -29,13 +29,13 @@ var (
 //
 // Few paths are, and each is looked at with what is cheap first.
 func familyOf(file string) (family, bool) {
-	if m := find(appImage, strings.Contains(file, "/.mount_"), file); m != nil {
+	if m := find(appImage, strings.Contains(file, ".mount_"), file); m != nil {
 		return family{m[1] + "/.mount_" + m[2] + "*" + m[3], "an AppImage is mounted elsewhere at each start"}, true
 	}
-	if m := find(snap, strings.Contains(file, "/snap/"), file); m != nil {
+	if m := find(snap, strings.HasPrefix(file, "/snap/") || strings.HasPrefix(file, "/var/lib/snapd/"), file); m != nil {
 		return family{m[1] + "/*" + m[2], "a snap has a directory for each revision"}, true
 	}
-	if m := find(hashed, strings.Contains(file, "/store/"), file); m != nil {
+	if m := find(hashed, strings.HasPrefix(file, "/nix/") || strings.HasPrefix(file, "/gnu/"), file); m != nil {
 		return family{m[1] + "/*-" + m[2] + "*" + m[4], "a store of packages has a directory for each build"}, true
 	}
 	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") || !path.IsAbs(file) {

@@ -136,7 +136,7 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 		hold(p.tellWould(file, v.Attempts))
 	}
 	for _, rows := range containers {
-		if slices.ContainsFunc(rows, p.c.has) {
+		if len(kept(rows, p.c.has)) > 0 {
 			cv, _ := p.c.judge(rows)
 			if reason := tellVerdict(cv); reason != "" {
 				hold("not quiet in container " + rows[0].Key.Scope + ": " + reason)
@@ -165,16 +165,19 @@ func (p *planner) learnedHere(rows []store.Evidence) bool {
 	return slices.ContainsFunc(rows, func(row store.Evidence) bool { return p.c.known[row.Session].BootID != "" })
 }
 
-// uncovered says why a quiet verdict does not reach the enforced cgroup, "" if
-// it does: what it rests on must have been watched there.
+// uncovered says why the quiet verdict of all sessions does not reach the
+// enforced cgroup, "" if it does: what it rests on must have been watched there.
 func (p *planner) uncovered(file string, host []store.Evidence) string {
 	if p.o.Wider {
 		return ""
 	}
-	rows := slices.DeleteFunc(slices.Clone(host), func(row store.Evidence) bool {
+	rows := kept(host, func(row *store.Evidence) bool {
 		s, ok := p.covering.sessions[row.Session]
-		return ok && !s.watches(file)
+		return !ok || s.watches(file)
 	})
+	if len(rows) == len(host) && len(p.covering.ids) == len(p.c.ids) {
+		return "" // it is the verdict of just those
+	}
 	if v, _ := p.covering.judge(rows); v.Kind == Quiet {
 		return ""
 	}

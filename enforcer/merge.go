@@ -9,6 +9,7 @@ import (
 )
 
 func mergeUses(into, more []store.Use) []store.Use {
+	into = slices.Grow(into, len(more))
 	for _, u := range more {
 		i, found := slices.BinarySearchFunc(into, u, func(a, b store.Use) int {
 			return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Type, b.Type))
@@ -55,6 +56,7 @@ func mergeAttempts(into, more []store.Attempt) []store.Attempt {
 }
 
 func mergeEntries(into, more []store.Entry) []store.Entry {
+	into = slices.Grow(into, len(more))
 	for _, e := range more {
 		i, found := slices.BinarySearchFunc(into, e, func(a, b store.Entry) int { return cmp.Compare(a.Name, b.Name) })
 		if !found {

@@ -76,10 +76,14 @@ func loadConsidered(tx *store.Tx, t Thresholds) (*considered, error) {
 }
 
 // Rows yields the rows one at a time, sorted by path, then scope. After an
-// error it ends. It is to be used once.
-func (r *Report) Rows() iter.Seq2[Row, error] {
+// error it ends. It is to be used once. Evidence is read, and judged, while
+// earlier rows are still with the caller: neither the report nor its transaction
+// must be used in the loop.
+func (r *Report) Rows() iter.Seq2[Row, error] { return ahead(r.judged()) }
+
+func (r *Report) judged() iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		for rows, err := range r.evidence() {
+		for rows, err := range ahead(r.evidence()) {
 			if err != nil {
 				yield(Row{}, err)
 				return

@@ -103,8 +103,8 @@ type GapRow struct {
 func (r *Report) row(rows []store.Evidence, v Verdict) Row {
 	key := rows[0].Key
 	row := Row{Scope: key.Scope, Verdict: v.Kind, Reasons: r.c.reasons(v, rows),
-		Runs: RunCount{Seen: v.Seen, Complete: v.Complete}, Network: []NetworkUse{},
-		Attempts: attemptRows(v.Attempts, r.killsOf(key)), Entries: []EntryRow{},
+		Runs: RunCount{Seen: v.Seen, Complete: v.Complete}, Network: make([]NetworkUse, 0, len(v.Network)),
+		Attempts: attemptRows(v.Attempts, r.killsOf(key)), Entries: make([]EntryRow, 0, len(v.Entries)),
 		FirstSeen: v.FirstSeen.UTC(), LastSeen: v.LastSeen.UTC()}
 	row.Path, row.PathBase64 = printable(key.Path)
 	for _, u := range v.Network {

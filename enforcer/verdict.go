@@ -77,14 +77,15 @@ func Judge(rows []store.Evidence, sessions map[string]store.Session, t Threshold
 func (c *considered) judge(rows []store.Evidence) (Verdict, error) {
 	var v Verdict
 	var errs []error
-	known := make([]store.Evidence, 0, len(rows))
-	for _, row := range rows {
-		if _, ok := c.known[row.Session]; !ok {
+	known := kept(rows, func(row *store.Evidence) bool {
+		_, ok := c.known[row.Session]
+		if !ok {
 			errs = append(errs, fmt.Errorf("evidence of %q names session %q, which is not recorded", row.Key.Path, row.Session))
-			continue
 		}
-		known = append(known, row)
-		v.Attempts = mergeAttempts(v.Attempts, row.Attempts)
+		return ok
+	})
+	for i := range known {
+		v.Attempts = mergeAttempts(v.Attempts, known[i].Attempts)
 	}
 	v.Files = currentFiles(known)
 	c.sum(&v, known)
@@ -94,11 +95,12 @@ func (c *considered) judge(rows []store.Evidence) (Verdict, error) {
 
 // sum adds up what a reader is shown: the counts of the files that count.
 func (c *considered) sum(v *Verdict, rows []store.Evidence) {
-	shown := rows
-	if slices.ContainsFunc(rows, c.has) {
-		shown = slices.DeleteFunc(slices.Clone(rows), func(row store.Evidence) bool { return !c.has(row) })
+	shown := kept(rows, c.has)
+	if len(shown) == 0 {
+		shown = rows
 	}
-	for _, row := range shown {
+	for i := range shown {
+		row := &shown[i]
 		if v.FirstSeen.IsZero() || row.FirstSeen.Before(v.FirstSeen) {
 			v.FirstSeen = row.FirstSeen
 		}
@@ -108,7 +110,8 @@ func (c *considered) sum(v *Verdict, rows []store.Evidence) {
 		if !c.has(row) {
 			continue
 		}
-		for _, tally := range row.Files {
+		for i := range row.Files {
+			tally := &row.Files[i]
 			if tally.File.Known() && !slices.Contains(v.Files, tally.File) {
 				continue
 			}
@@ -118,6 +121,25 @@ func (c *considered) sum(v *Verdict, rows []store.Evidence) {
 			v.Entries = mergeEntries(v.Entries, tally.Entries)
 		}
 	}
+}
+
+// kept gives the rows that keep says to keep, which are most often all. It asks
+// about each row once.
+func kept(rows []store.Evidence, keep func(*store.Evidence) bool) []store.Evidence {
+	var some []store.Evidence
+	all := true
+	for i := range rows {
+		switch ok := keep(&rows[i]); {
+		case !ok && all:
+			some, all = append(some, rows[:i]...), false
+		case ok && !all:
+			some = append(some, rows[i])
+		}
+	}
+	if all {
+		return rows
+	}
+	return some
 }
 
 // weigh sets the kind and its reasons: the worst over the files that count.
@@ -179,9 +201,10 @@ func currentFiles(rows []store.Evidence) []store.FileID {
 		file        store.FileID
 		first, last time.Time
 	}
-	var spans []span
-	for _, row := range rows {
-		for _, tally := range row.Files {
+	spans := make([]span, 0, 4)
+	for i := range rows {
+		for j := range rows[i].Files {
+			tally := &rows[i].Files[j]
 			if !tally.File.Known() {
 				continue
 			}
@@ -230,12 +253,14 @@ type weight struct {
 // for its own.
 func (c *considered) gather(rows []store.Evidence, file store.FileID) weight {
 	var w weight
-	for _, row := range rows {
+	for i := range rows {
+		row := &rows[i]
 		s, ok := c.sessions[row.Session]
 		if !ok {
 			continue
 		}
-		for _, tally := range row.Files {
+		for i := range row.Files {
+			tally := &row.Files[i]
 			if tally.File.Known() && tally.File != file {
 				continue
 			}

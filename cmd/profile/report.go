@@ -93,7 +93,7 @@ func showReport(c *cli.Context) error {
 		return err
 	}
 	stdout := newSpool(os.Stdout)
-	out := bufio.NewWriter(stdout)
+	out := bufio.NewWriterSize(stdout, 64<<10)
 	err = st.View(c.Context, func(tx *store.Tx) error {
 		r, err := enforcer.NewReport(tx, enforcer.ReportOptions{
 			Thresholds: t, Verdict: c.String("verdict"), Only: c.StringSlice("only"), Executables: c.Args().Slice()})
@@ -125,22 +125,31 @@ func showReport(c *cli.Context) error {
 	return err
 }
 
-// rowsAtOnce is how many rows go from reading to printing in one piece.
-const rowsAtOnce = 256
-
 // writeJSON prints rows as they come, so that a large database begins to print
-// at once. They are read and judged while others are written.
+// at once.
 func writeJSON(w *bufio.Writer, r *enforcer.Report) error {
 	// Little is in memory at any time, and all of it is soon garbage.
 	defer debug.SetGCPercent(debug.SetGCPercent(500))
 	fmt.Fprintf(w, "{\"schema\":%d,\"executables\":[", enforcer.Schema)
-	rows := make(chan []enforcer.Row, 4)
-	written := make(chan error, 1)
-	go func() { written <- writeRows(w, rows) }()
-	err := readRows(r, rows, written)
-	close(rows)
-	if err := errors.Join(err, <-written); err != nil {
-		return err
+	sep := "\n"
+	for row, err := range r.Rows() {
+		if err != nil {
+			return err
+		}
+		w.WriteString(sep)
+		text, err := row.AppendJSON(w.AvailableBuffer())
+		if err != nil {
+			return fmt.Errorf("write the row of %q: %w", row.Path, err)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+		if sep == "\n" { // the first row is not to wait for the buffer to fill
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+		sep = ",\n"
 	}
 	sessions, err := json.Marshal(r.Sessions())
 	if err != nil {
@@ -152,52 +161,6 @@ func writeJSON(w *bufio.Writer, r *enforcer.Report) error {
 	}
 	_, err = fmt.Fprintf(w, "\n],\"sessions\":%s,\"families\":%s}\n", sessions, families)
 	return err
-}
-
-// readRows hands rows on, the first by itself, until what is written fails.
-func readRows(r *enforcer.Report, to chan<- []enforcer.Row, written chan error) error {
-	var some []enforcer.Row
-	size := 1
-	hand := func() bool {
-		select {
-		case to <- some:
-			some, size = make([]enforcer.Row, 0, rowsAtOnce), rowsAtOnce
-			return true
-		case err := <-written:
-			written <- err
-			return false
-		}
-	}
-	for row, err := range r.Rows() {
-		if err != nil {
-			return err
-		}
-		if some = append(some, row); len(some) >= size && !hand() {
-			return nil
-		}
-	}
-	hand()
-	return nil
-}
-
-func writeRows(w *bufio.Writer, rows <-chan []enforcer.Row) error {
-	sep := "\n"
-	for some := range rows {
-		for i := range some {
-			text, err := json.Marshal(&some[i])
-			if err != nil {
-				return err
-			}
-			w.WriteString(sep)
-			w.Write(text)
-			sep = ",\n"
-		}
-		// The first row is not to wait for a buffer to fill.
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func writeYAML(w io.Writer, r *enforcer.Report) error {
