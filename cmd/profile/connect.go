@@ -58,8 +58,11 @@ func connect(ctx context.Context, agent, db string) (*tetragon.Agent, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	return tetragon.Dial(ctx, agent)
+	return tetragon.Dial(ctx, agent, sayWaiting)
 }
+
+// sayWaiting tells what an agent is waited for.
+func sayWaiting(what string) { fmt.Fprintln(os.Stderr, showLine(what)) }
 
 // localTetragon is the Tetragon of this machine, if one answers.
 func localTetragon(ctx context.Context) *tetragon.Agent {
@@ -76,7 +79,7 @@ func localTetragon(ctx context.Context) *tetragon.Agent {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	a, err := tetragon.Dial(ctx, address)
+	a, err := tetragon.Dial(ctx, address, sayWaiting)
 	if err != nil {
 		return nil
 	}

@@ -29,10 +29,9 @@ func main() {
 	if !signal.Ignored(syscall.SIGHUP) { // nohup says so
 		ends = append(ends, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
-	err := newApp().RunContext(ctx, os.Args)
-	stop()
-	os.Exit(report(err))
+	// A second signal must not cut short what is said of the first.
+	ctx, _ := signal.NotifyContext(context.Background(), ends...)
+	os.Exit(report(newApp().RunContext(ctx, os.Args)))
 }
 
 // usageError is an error about how the command was called.

@@ -268,7 +268,7 @@ func TestAuditEventsAreForWhoeverAskedForThem(t *testing.T) {
 		}
 	})
 	dial := func() *tetragon.Agent {
-		a, err := tetragon.Dial(t.Context(), "unix://"+path)
+		a, err := tetragon.Dial(t.Context(), "unix://"+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

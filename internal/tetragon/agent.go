@@ -59,6 +59,9 @@ type Agent struct {
 
 	Client tetragon.FineGuidanceSensorsClient
 	close  func() error
+	// headersWithin is how long the embedded sensor may take to say that one is
+	// subscribed; 0 is as long as it takes.
+	headersWithin time.Duration
 }
 
 // PolicyInfo is the JSON text that the embedded sensor gives as the info of a
@@ -80,10 +83,17 @@ type PolicyKill struct {
 	LastWould time.Time `json:"last_would,omitzero"`
 }
 
-// Dial connects to the agent at an address: unix:///PATH or HOST:PORT.
-func Dial(ctx context.Context, address string) (*Agent, error) {
+// Dial connects to the agent at an address: unix:///PATH or HOST:PORT. From
+// then on no call of it but a stream goes on for ever: loading a policy has two
+// minutes, any other call half of one, and say, if it is not nil, is told now
+// and then of one that is waited for. It is called from any goroutine.
+func Dial(ctx context.Context, address string, say func(string)) (*Agent, error) {
+	return dial(ctx, address, patient(say))
+}
+
+func dial(ctx context.Context, address string, p *patience) (*Agent, error) {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)), grpc.WithUnaryInterceptor(p.unary))
 	if err != nil {
 		return nil, fmt.Errorf("connect to agent %s: %w", address, err)
 	}
@@ -92,6 +102,7 @@ func Dial(ctx context.Context, address string) (*Agent, error) {
 		conn.Close()
 		return nil, err
 	}
+	a.headersWithin = p.answer
 	return a, nil
 }
 
@@ -289,6 +300,7 @@ func (a *Agent) Info(st *tetragon.TracingPolicyStatus) (PolicyInfo, error) {
 // Stream is a subscription to an agent's events.
 type Stream struct {
 	ctx   context.Context // of the subscription; the stream's own ends with the stream
+	stop  context.CancelFunc
 	agent *Agent
 	recv  grpc.ServerStreamingClient[tetragon.GetEventsResponse]
 }
@@ -297,20 +309,36 @@ type Stream struct {
 // sensor every event from its return on is sent; another agent does not say
 // when it is subscribed, and only an event that comes back does.
 func (a *Agent) Subscribe(ctx context.Context, req *tetragon.GetEventsRequest) (*Stream, error) {
-	recv, err := a.Client.GetEvents(ctx, req)
+	listening, stop := context.WithCancel(ctx)
+	recv, err := a.Client.GetEvents(listening, req)
 	if err == nil && a.IsSensor() {
-		_, err = recv.Header()
+		err = a.awaitHeaders(recv, stop)
 	}
 	if err != nil {
+		stop()
 		return nil, fmt.Errorf("subscribe to events of agent %s: %w", a.Address, err)
 	}
-	return &Stream{ctx: ctx, agent: a, recv: recv}, nil
+	return &Stream{ctx: ctx, stop: stop, agent: a, recv: recv}, nil
+}
+
+func (a *Agent) awaitHeaders(recv grpc.ClientStream, stop context.CancelFunc) error {
+	if a.headersWithin == 0 {
+		_, err := recv.Header()
+		return err
+	}
+	timer := time.AfterFunc(a.headersWithin, stop)
+	_, err := recv.Header()
+	if !timer.Stop() {
+		err = late("GetEvents", a.headersWithin)
+	}
+	return err
 }
 
 // Each calls handle for each event, in the order of arrival, until the context
 // of the subscription ends, the stream does, or handle fails. A stream that
 // the agent ended is io.ErrUnexpectedEOF.
 func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
+	defer s.stop()
 	for {
 		ev, err := s.recv.Recv()
 		if err != nil {
