@@ -58,6 +58,7 @@ func (l *learner) deployed(ctx context.Context, execs, forks bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fold.cfg.NoExecs, l.fold.cfg.Forks = !execs, forks
+	l.meter.fresh()
 }
 
 // unload takes off whatever of the session is loaded.

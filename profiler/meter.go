@@ -11,17 +11,17 @@ import (
 //
 // The counter is read at some moment between two: what is timed before the
 // first of them is in it, what is timed after the second is not. What is timed
-// between may be, so that a loss is known within bounds, and exactly once
-// nothing is.
+// between may be, so that a loss is known within bounds, and exactly where
+// nothing is. That no event came between asking and the answer is a matter of
+// luck on a busy node, which asking often brings: the two are near each other.
 type meter struct {
 	received uint64
 	open     []*reading // not settled yet, oldest first
 	base     int64      // posted and not received when learning began
-	based    bool
-	lost     int64     // known to be lost since
-	settled  time.Time // the last reading that was
-	latest   int64     // event time of the last event
-	skew     int64     // how far the agent's clock is behind this one, and the events on their way
+	based    bool       // base is known
+	lost     int64      // known to be lost since
+	settled  time.Time  // the last reading that was
+	skew     int64      // how far the agent's clock is behind this one, and the events on their way
 	skewed   bool
 }
 
@@ -35,8 +35,14 @@ type reading struct {
 
 // Bounds of what is compared.
 const (
-	// clockSlack is how far apart event times and this clock may be.
-	clockSlack = 20 * time.Millisecond
+	// postSlack is how long after its time an event may be counted: the counter
+	// goes up when the hook's program has come to its end. An event is never
+	// timed before it was, so that more is not needed.
+	postSlack = 5 * time.Millisecond
+	// lateSlack is by how much an event may be timed later than it was: a
+	// Tetragon reads two clocks, and was seen to be interrupted for 22 ms
+	// between them (FACTS 50).
+	lateSlack = 100 * time.Millisecond
 	// heldBack is how late an event may come: a Tetragon waits so long for
 	// what it does not know yet of a pod or a parent.
 	heldBack = 30 * time.Second
@@ -50,7 +56,6 @@ func (m *meter) take(at int64, now time.Time) {
 	if d := now.UnixNano() - at; !m.skewed || d < m.skew {
 		m.skew, m.skewed = d, true
 	}
-	m.latest = max(m.latest, at)
 	for _, r := range m.open {
 		switch {
 		case r.to != 0 && at > r.to:
@@ -64,12 +69,25 @@ func (m *meter) take(at int64, now time.Time) {
 // begin notes that the counter is about to be read. remote says that the
 // agent's clock is another.
 func (m *meter) begin(now time.Time, remote bool) *reading {
-	r := &reading{from: m.clock(now, remote) - int64(clockSlack), asked: now}
+	r := &reading{from: m.clock(now, remote) - int64(postSlack), asked: now}
 	if len(m.open) == maxReadings {
-		m.open = slices.Delete(m.open, 1, 2)
+		m.forget()
 	}
 	m.open = append(m.open, r)
 	return r
+}
+
+// forget drops the reading that says least, neither the oldest nor the newest:
+// the one with the widest bounds, and of several a late one, since the early are
+// settled first.
+func (m *meter) forget() {
+	worst := 1
+	for i := 2; i < len(m.open)-1; i++ {
+		if m.open[i].within >= m.open[worst].within {
+			worst = i
+		}
+	}
+	m.open = slices.Delete(m.open, worst, worst+1)
 }
 
 // clock is the agent's time, as far as it can be known.
@@ -82,7 +100,7 @@ func (m *meter) clock(now time.Time, remote bool) int64 {
 
 // read notes what the counter said.
 func (m *meter) read(r *reading, posted uint64, now time.Time, remote bool) {
-	r.posted, r.to = posted, m.clock(now, remote)+int64(clockSlack)
+	r.posted, r.to = posted, m.clock(now, remote)+int64(lateSlack)
 }
 
 // drop forgets a reading that failed.
@@ -113,15 +131,18 @@ func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
 			continue
 		}
 		low, high := m.bounds(r)
-		if !m.based || high < m.base {
+		begins := !m.based && low == high
+		if begins || m.based && high < m.base {
 			m.base, m.based = high, true
 		}
-		exact := high-m.base <= m.lost
+		// The first is kept until it is asked about again: what was on its way
+		// is not lost.
+		exact := m.based && !begins && high-m.base <= m.lost
 		if !exact && now.Sub(r.asked) < heldBack {
 			continue
 		}
 		if !exact {
-			if n := low - m.base - m.lost; n > 0 {
+			if n := low - m.base - m.lost; m.based && n > 0 {
 				lost = append(lost, deficit{m.settled, r.asked, n})
 				m.lost += n
 			} else {
@@ -137,6 +158,13 @@ func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
 		i = -1
 	}
 	return lost, ok
+}
+
+// fresh says that the policy was loaded just now, behind a stream that listens:
+// whatever it posts is to come.
+func (m *meter) fresh() {
+	m.restart()
+	m.based = true
 }
 
 // restart begins anew, for an agent or a policy whose counter does.
