@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"profile/internal/canary"
@@ -63,7 +65,9 @@ type applier struct {
 	gen store.Generation
 	old *store.Generation // in force before; nil if none was
 
-	listed, unlisted *canary.Canary
+	dir      string // of the canaries, if they can be run
+	policies []*tetragon.Policy
+	promotes bool // by switching the old generation's policies
 	// uncounted is why the last counts of the old generation are lost.
 	uncounted error
 }
@@ -71,8 +75,10 @@ type applier struct {
 // Apply loads a plan as a new generation, proves that it acts, and only then
 // takes the old one off, so that there is no gap between them. If anything
 // fails before that, the new one is taken off, the old one stays, and the
-// error is a *FailedError. An error beside a generation says that it is in
-// force and what could not be tidied up.
+// error is a *FailedError. A generation in monitor that the plan would only
+// enforce is promoted: its policies are switched, and proven in the same way.
+// An error beside a generation says that it is in force and what could not be
+// tidied up.
 func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 	a := &applier{ApplyOptions: o, try: OnThisHost(o.Agent)}
 	switch {
@@ -82,6 +88,13 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 		return nil, fmt.Errorf("apply: the plan is for %s, not for %s", tellCgroup(o.Plan.Cgroup), tellCgroup(o.Group.Path))
 	case !a.try && !o.Untried:
 		return nil, fmt.Errorf("agent %s: %w", o.Agent.Address, ErrCannotTry)
+	}
+	if a.try {
+		var err error
+		if a.dir, err = canary.Dir(a.Store.Path()); err != nil {
+			return nil, err
+		}
+		defer os.Remove(a.dir) // fails while a learner keeps its canary there
 	}
 	if err := a.record(ctx); err != nil {
 		return nil, err
@@ -114,10 +127,15 @@ func (a *applier) record(ctx context.Context) error {
 			return err
 		}
 		n = max(n, highest(a.Store, policies)+1)
-		a.gen = store.Generation{N: n, Policy: policyName(a.Store, n), State: store.StateLoading, Stage: p.Stage, Agent: a.Agent.Address,
+		a.gen = store.Generation{N: n, State: store.StateLoading, Stage: p.Stage, Agent: a.Agent.Address,
 			Cgroup: p.Cgroup, Paths: p.Enforce, Families: p.Families, Files: p.Files,
 			MinRuns: p.Thresholds.MinRuns, MinWatch: p.Thresholds.MinWatch, AcceptGaps: p.Thresholds.AcceptGaps,
 			LearnedSince: p.Thresholds.Since, Wider: p.Wider, Sessions: p.Sessions, Since: time.Now()}
+		if a.promotes = a.canPromote(policies); a.promotes {
+			a.gen.Policies = slices.Clone(a.old.Policies)
+		} else if err := a.write(); err != nil {
+			return err
+		}
 		return tx.PutGeneration(&a.gen)
 	})
 }
@@ -135,33 +153,8 @@ func (a *applier) checkUnchanged() error {
 	return nil
 }
 
-// bring loads the policy, tries it, and records it as in force.
-func (a *applier) bring(ctx context.Context) error {
-	paths := a.gen.Paths
-	if a.try {
-		done, err := a.installCanaries()
-		if err != nil {
-			return err
-		}
-		defer done()
-		paths = append(append([]string{}, paths...), a.listed.Path())
-	}
-	policy, err := Policy(a.gen.Policy, a.gen.Stage, a.gen.Cgroup, a.gen.Families, paths, a.Agent.IsSensor())
-	if err != nil {
-		return err
-	}
-	if err := a.Agent.Add(ctx, policy); err != nil {
-		return err
-	}
-	if a.try {
-		if err := a.arm(ctx); err != nil {
-			return err
-		}
-		a.gen.Tried = time.Now()
-	}
-	return a.recordInForce(ctx)
-}
-
+// recordInForce records the new generation as in force, and the old one as
+// replaced.
 func (a *applier) recordInForce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
@@ -215,61 +208,10 @@ func (a *applier) lastKills(ctx context.Context) ([]store.Kill, error) {
 	if err != nil {
 		return nil, err
 	}
-	counted := func(g store.Generation) (kills []store.Kill, err error) {
-		for _, st := range policies {
-			if st.GetName() == g.Policy {
-				kills, err = readKills(a.Agent, st, g)
-			}
-		}
-		return kills, err
-	}
-	old, err := counted(*a.old)
+	old, err := readKills(a.Agent, policies, *a.old)
 	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) {
 		return old, err
 	}
-	both, err := counted(a.gen)
+	both, err := readKills(a.Agent, policies, a.gen)
 	return lowerKills(old, both), err
-}
-
-// takeOffOthers deletes every other enforcing policy of this database: the old
-// generation, and what a killed command left.
-func (a *applier) takeOffOthers(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
-	defer cancel()
-	policies, err := policiesOf(ctx, a.Agent, a.Store)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, st := range policies {
-		if st.GetName() != a.gen.Policy {
-			errs = append(errs, a.Agent.Delete(ctx, st.GetName()))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("generation %d is in force, and an older one still is too: %w", a.gen.N, err)
-	}
-	return nil
-}
-
-// fail takes the new generation off again and records that it failed.
-func (a *applier) fail(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
-	defer cancel()
-	failed := &FailedError{Generation: a.gen.N, InForce: a.Plan.Loaded, Err: cause}
-	st, err := a.Agent.Policy(ctx, a.gen.Policy)
-	if err == nil && st != nil {
-		err = a.Agent.Delete(ctx, a.gen.Policy)
-	}
-	if err != nil {
-		// Recorded as loading still, it is found by status and by release.
-		failed.Left = err
-		return failed
-	}
-	err = a.Store.Update(ctx, func(tx *store.Tx) error {
-		end(&a.gen, store.StateFailed, time.Now())
-		return tx.PutGeneration(&a.gen)
-	})
-	failed.Err = errors.Join(cause, err)
-	return failed
 }

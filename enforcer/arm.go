@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"profile/internal/canary"
@@ -21,59 +22,55 @@ const (
 // OnThisHost reports whether canaries run here are the agent's to see.
 func OnThisHost(a *tetragon.Agent) bool { return a.OnThisHost() }
 
-// installCanaries puts the two canaries in place. done removes them.
-func (a *applier) installCanaries() (done func(), err error) {
-	dir, err := canary.Dir(a.Store.Path())
-	if err != nil {
-		return nil, err
-	}
-	done = func() {
-		for _, c := range []*canary.Canary{a.listed, a.unlisted} {
-			if c != nil {
-				_ = c.Remove()
-			}
-		}
-		_ = os.Remove(dir) // fails while a learner keeps its canary there
-	}
-	if a.listed, err = canary.Install(dir, listedCanary(a.gen.N)); err == nil {
-		a.unlisted, err = canary.Install(dir, "profile-canary-unlisted")
-	}
-	if err != nil {
-		done()
-		return nil, err
-	}
-	return done, nil
+// canaryPath is where the canary lies that a policy lists. It is no other
+// policy's: the death of that would not prove this one.
+func (a *applier) canaryPath(policy string) string { return filepath.Join(a.dir, canaryName(policy)) }
+
+func canaryName(policy string) string {
+	return "profile-canary-listed-" + policy[strings.LastIndex(policy, "-g")+len("-g"):]
 }
 
-// listedCanary names the canary that a generation lists. It is no other
-// generation's: the death of that would not prove this one.
-func listedCanary(n uint64) string { return fmt.Sprintf("profile-canary-listed-%d", n) }
-
-// arm proves that the policy acts, and on nothing that it does not list.
+// arm proves that each policy acts, and on nothing that it does not list.
 func (a *applier) arm(ctx context.Context) error {
-	before, counts, err := a.counted(ctx)
-	if err != nil {
-		return err
-	}
-	res, err := a.listed.Run(ctx, a.Group)
-	if err != nil {
-		return err
-	}
-	if err := checkListed(a.gen.Stage, res, counts); err != nil {
-		return err
-	}
-	if counts {
-		if err := a.awaitCount(ctx, before); err != nil {
-			return err
+	for _, policy := range a.gen.Policies {
+		if err := a.armOne(ctx, policy); err != nil {
+			return fmt.Errorf("policy %s: %w", policy, err)
 		}
 	}
-	if res, err = a.unlisted.Run(ctx, a.Group); err != nil {
+	res, err := a.run(ctx, "profile-canary-unlisted")
+	if err != nil {
 		return err
 	}
 	if res.Killed || res.Refused {
 		return errors.New("it acts on what it does not list: a canary that is not in it could not open a socket")
 	}
 	return nil
+}
+
+// run runs a canary of the name, and removes it.
+func (a *applier) run(ctx context.Context, name string) (canary.Result, error) {
+	c, err := canary.Install(a.dir, name)
+	if err != nil {
+		return canary.Result{}, err
+	}
+	res, err := c.Run(ctx, a.Group)
+	return res, errors.Join(err, c.Remove())
+}
+
+// armOne proves that one policy acts.
+func (a *applier) armOne(ctx context.Context, policy string) error {
+	before, counts, err := a.counted(ctx, policy)
+	if err != nil {
+		return err
+	}
+	res, err := a.run(ctx, canaryName(policy))
+	if err != nil {
+		return err
+	}
+	if err := checkListed(a.gen.Stage, res, counts); err != nil || !counts {
+		return err
+	}
+	return a.awaitCount(ctx, policy, before)
 }
 
 // checkListed judges what became of the canary that the policy lists.
@@ -91,16 +88,16 @@ func checkListed(stage string, res canary.Result, counts bool) error {
 	return nil
 }
 
-// counted is how often the policy says that it acted on the listed canary, or
+// counted is how often a policy says that it acted on the listed canary, or
 // where the agent cannot tell executables apart, on anything. ok is false if
 // the agent does not count.
-func (a *applier) counted(ctx context.Context) (n uint64, ok bool, err error) {
-	st, err := a.Agent.Policy(ctx, a.gen.Policy)
+func (a *applier) counted(ctx context.Context, policy string) (n uint64, ok bool, err error) {
+	st, err := a.Agent.Policy(ctx, policy)
 	if err != nil {
 		return 0, false, err
 	}
 	if st == nil {
-		return 0, false, fmt.Errorf("the agent no longer lists policy %s", a.gen.Policy)
+		return 0, false, errors.New("the agent no longer lists it")
 	}
 	if !a.Agent.IsSensor() {
 		c := st.GetStats().GetActionCounters()
@@ -114,7 +111,7 @@ func (a *applier) counted(ctx context.Context) (n uint64, ok bool, err error) {
 		return 0, false, err
 	}
 	for _, k := range info.Kills {
-		if string(k.Path) == a.listed.Path() {
+		if string(k.Path) == a.canaryPath(policy) {
 			if a.gen.Stage == store.StageMonitor {
 				return k.Would, true, nil
 			}
@@ -124,12 +121,12 @@ func (a *applier) counted(ctx context.Context) (n uint64, ok bool, err error) {
 	return 0, true, nil
 }
 
-func (a *applier) awaitCount(ctx context.Context, before uint64) error {
+func (a *applier) awaitCount(ctx context.Context, policy string, before uint64) error {
 	ticks := time.NewTicker(countEvery)
 	defer ticks.Stop()
 	deadline := time.Now().Add(countWithin)
 	for {
-		n, _, err := a.counted(ctx)
+		n, _, err := a.counted(ctx, policy)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,7 @@ func highest(s *store.Store, policies []*api.TracingPolicyStatus) uint64 {
 	var n uint64
 	for _, st := range policies {
 		text, _ := strings.CutPrefix(st.GetName(), policyPrefix(s)+"g")
+		text, _, _ = strings.Cut(text, "-") // of several policies
 		if one, err := strconv.ParseUint(text, 10, 63); err == nil {
 			n = max(n, one)
 		}
@@ -123,17 +125,39 @@ func changeGenerations(tx *store.Tx, change func(*store.Generation) bool) error 
 // askKills asks the agent what a generation has counted, by path; nil if the
 // agent does not list it.
 func askKills(ctx context.Context, a *tetragon.Agent, g store.Generation) ([]store.Kill, error) {
-	st, err := a.Policy(ctx, g.Policy)
-	if err != nil || st == nil {
+	listed, err := a.Policies(ctx, tetragon.EnforcePrefix)
+	if err != nil {
 		return nil, err
 	}
-	return readKills(a, st, g)
+	return readKills(a, listed, g)
 }
 
-// readKills reads the counts of a generation, sorted by path: of the paths
-// that it lists, since what else is counted is a canary. An agent that cannot
-// tell executables apart has one count for the path "".
-func readKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
+// readKills reads the counts of a generation from all its policies that are
+// listed, sorted by path: of the paths that it lists, since what else is
+// counted is a canary, and of its stage, since what its policies counted in
+// monitor is the generation's that was promoted. An agent that cannot tell
+// executables apart has one count for the path "".
+func readKills(a *tetragon.Agent, listed []*api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
+	sum := map[string]store.Kill{}
+	for _, st := range listed {
+		if !slices.Contains(g.Policies, st.GetName()) {
+			continue
+		}
+		kills, err := policyKills(a, st, g)
+		if err != nil {
+			return nil, err
+		}
+		addKills(sum, kills)
+	}
+	var kills []store.Kill
+	for _, file := range slices.Sorted(maps.Keys(sum)) {
+		kills = append(kills, sum[file])
+	}
+	return kills, nil
+}
+
+// policyKills reads the counts of one policy of a generation.
+func policyKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
 	if !a.IsSensor() {
 		return allKills(st, g), nil
 	}
@@ -143,29 +167,33 @@ func readKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generatio
 	}
 	var kills []store.Kill
 	for _, k := range info.Kills {
-		_, listed := slices.BinarySearch(g.Paths, string(k.Path))
-		if listed && k.Kills+k.Would > 0 {
-			kills = append(kills, store.Kill{Path: string(k.Path), Kills: k.Kills, Would: k.Would, LastKill: k.LastKill, LastWould: k.LastWould})
+		one := store.Kill{Path: string(k.Path), Kills: k.Kills, LastKill: k.LastKill}
+		if g.Stage == store.StageMonitor {
+			one = store.Kill{Path: string(k.Path), Would: k.Would, LastWould: k.LastWould}
+		}
+		if _, listed := slices.BinarySearch(g.Paths, one.Path); listed && one.Kills+one.Would > 0 {
+			kills = append(kills, one)
 		}
 	}
-	slices.SortFunc(kills, func(a, b store.Kill) int { return strings.Compare(a.Path, b.Path) })
 	return kills, nil
 }
 
 func allKills(st *api.TracingPolicyStatus, g store.Generation) []store.Kill {
 	counters := st.GetStats().GetActionCounters()
-	all := store.Kill{Kills: counters.GetSignal(), Would: counters.GetMonitorSignal()}
-	if !g.Tried.IsZero() { // one of them was the canary's
-		if g.Stage == store.StageEnforce && all.Kills > 0 {
-			all.Kills--
-		} else if g.Stage == store.StageMonitor && all.Would > 0 {
-			all.Would--
-		}
+	n := counters.GetSignal()
+	if g.Stage == store.StageMonitor {
+		n = counters.GetMonitorSignal()
 	}
-	if all.Kills+all.Would == 0 {
+	if !g.Tried.IsZero() && n > 0 {
+		n-- // the canary's
+	}
+	switch {
+	case n == 0:
 		return nil
+	case g.Stage == store.StageMonitor:
+		return []store.Kill{{Would: n}}
 	}
-	return []store.Kill{all}
+	return []store.Kill{{Kills: n}}
 }
 
 // end marks a generation as no longer in force.

@@ -67,35 +67,47 @@ func TestKillsOfTheSensorLeaveOutCanaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	sensor := &tetragon.Agent{Name: tetragon.SensorName}
-	got, err := readKills(sensor, &api.TracingPolicyStatus{Info: string(info)}, store.Generation{Paths: []string{"/usr/bin/curl", "/usr/bin/jq", "/usr/bin/wget"}})
+	g := store.Generation{Policies: []string{"p", "q"}, Paths: []string{"/usr/bin/curl", "/usr/bin/jq", "/usr/bin/wget"}, Stage: store.StageEnforce}
+	got, err := readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}, {Name: "q", Info: string(info)}, {Name: "another", Info: string(info)}}, g)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []store.Kill{{Path: "/usr/bin/curl", Kills: 3, LastKill: at(1)}, {Path: "/usr/bin/wget", Would: 1, LastWould: at(2)}}
+	want := []store.Kill{{Path: "/usr/bin/curl", Kills: 6, LastKill: at(1)}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kills (-want +got):\n%s", diff)
 	}
-	if _, err := readKills(sensor, &api.TracingPolicyStatus{Info: "{"}, store.Generation{}); err == nil {
+	g.Stage = store.StageMonitor
+	if got, err = readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}}, g); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]store.Kill{{Path: "/usr/bin/wget", Would: 1, LastWould: at(2)}}, got); diff != "" {
+		t.Errorf("kills of the stage monitor (-want +got):\n%s", diff)
+	}
+	if _, err := readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: "{"}}, g); err == nil {
 		t.Error("counts that cannot be read are no error")
 	}
 }
 
 func TestKillsOfAnAgentThatCannotTellExecutablesApart(t *testing.T) {
 	counted := func(signal, monitor uint64) *api.TracingPolicyStatus {
-		return &api.TracingPolicyStatus{Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: signal, MonitorSignal: monitor}}}
+		return &api.TracingPolicyStatus{Name: "p", Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: signal, MonitorSignal: monitor}}}
 	}
+	all := func(listed ...*api.TracingPolicyStatus) []*api.TracingPolicyStatus { return listed }
 	for _, c := range []struct {
 		name string
-		st   *api.TracingPolicyStatus
+		st   []*api.TracingPolicyStatus
 		g    store.Generation
 		want []store.Kill
 	}{
-		{"no counters", &api.TracingPolicyStatus{}, store.Generation{}, nil},
-		{"one of them was the canary's", counted(3, 0), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 2}}},
-		{"the canary's alone", counted(0, 1), store.Generation{Stage: store.StageMonitor, Tried: at(1)}, nil},
-		{"never tried", counted(3, 0), store.Generation{Stage: store.StageEnforce}, []store.Kill{{Kills: 3}}},
+		{"no counters", all(&api.TracingPolicyStatus{Name: "p"}), store.Generation{}, nil},
+		{"one of them was the canary's", all(counted(3, 0)), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 2}}},
+		{"the canary's alone", all(counted(0, 1)), store.Generation{Stage: store.StageMonitor, Tried: at(1)}, nil},
+		{"never tried", all(counted(3, 0)), store.Generation{Stage: store.StageEnforce}, []store.Kill{{Kills: 3}}},
+		{"promoted from monitor", all(counted(3, 7)), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 2}}},
+		{"in several policies, each with a canary", all(counted(3, 0), counted(1, 0), counted(5, 0)), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 6}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			c.g.Policies = []string{"p"}
 			got, err := readKills(&tetragon.Agent{Name: "tetragon"}, c.st, c.g)
 			if err != nil {
 				t.Fatal(err)
@@ -137,9 +149,9 @@ func TestPolicyNamesBelongToTheirDatabase(t *testing.T) {
 	if !strings.HasPrefix(name, tetragon.EnforcePrefix) || !strings.HasSuffix(name, "-g7") {
 		t.Errorf("name %s", name)
 	}
-	got := highest(one, []*api.TracingPolicyStatus{{Name: policyName(one, 3)}, {Name: policyName(one, 7)}, {Name: policyPrefix(one) + "gx"}, {Name: policyName(other, 9)}})
-	if got != 7 {
-		t.Errorf("highest %d, want 7", got)
+	got := highest(one, []*api.TracingPolicyStatus{{Name: policyName(one, 3)}, {Name: policyName(one, 7)}, {Name: policyPrefix(one) + "gx"}, {Name: policyName(one, 8) + "-2"}, {Name: policyName(other, 9)}})
+	if got != 8 {
+		t.Errorf("highest %d, want 8", got)
 	}
 }
 
@@ -180,39 +192,47 @@ func TestInForce(t *testing.T) {
 }
 
 func TestStatusOfWhatTheAgentLists(t *testing.T) {
-	const policy = "profile-enforce-x-g3"
-	listed := func(mode api.TracingPolicyMode, state api.TracingPolicyState) []*api.TracingPolicyStatus {
-		return []*api.TracingPolicyStatus{{Name: policy, Mode: mode, State: state, Error: "why"}}
-	}
+	const policy, second = "profile-enforce-x-g3", "profile-enforce-x-g3-2"
 	const (
-		enforce, monitor = api.TracingPolicyMode_TP_MODE_ENFORCE, api.TracingPolicyMode_TP_MODE_MONITOR
-		on, broken       = api.TracingPolicyState_TP_STATE_ENABLED, api.TracingPolicyState_TP_STATE_ERROR
+		unknown, enforce, monitor = api.TracingPolicyMode_TP_MODE_UNKNOWN, api.TracingPolicyMode_TP_MODE_ENFORCE, api.TracingPolicyMode_TP_MODE_MONITOR
+		on, broken                = api.TracingPolicyState_TP_STATE_ENABLED, api.TracingPolicyState_TP_STATE_ERROR
 	)
-	recorded := func(state, stage string) *store.Generation {
-		return &store.Generation{N: 3, Policy: policy, State: state, Stage: stage, Agent: "embedded", Since: at(1)}
+	one := func(name string, mode api.TracingPolicyMode, state api.TracingPolicyState) *api.TracingPolicyStatus {
+		return &api.TracingPolicyStatus{Name: name, Mode: mode, State: state, Error: "why"}
+	}
+	listed := func(all ...*api.TracingPolicyStatus) []*api.TracingPolicyStatus { return all }
+	recorded := func(state, stage string, more ...string) *store.Generation {
+		return &store.Generation{N: 3, Policies: append([]string{policy}, more...), State: state, Stage: stage, Agent: "embedded", Since: at(1)}
 	}
 	for _, c := range []struct {
 		name   string
 		g      *store.Generation
 		listed []*api.TracingPolicyStatus
+		modes  bool
 		stage  string
 		says   string // "" if all is as recorded
 	}{
-		{"nothing", nil, nil, StageNone, ""},
-		{"enforced", recorded(store.StateLoaded, "enforce"), listed(enforce, on), "enforce", ""},
-		{"monitored", recorded(store.StateLoaded, "monitor"), listed(monitor, on), "monitor", ""},
-		{"gone", recorded(store.StateLoaded, "enforce"), nil, StageNone, "nothing of it is enforced"},
-		{"broken", recorded(store.StateLoaded, "enforce"), listed(enforce, broken), StageNone, "lists it as TP_STATE_ERROR: why"},
-		{"another mode", recorded(store.StateLoaded, "enforce"), listed(monitor, on), "monitor", "has it in mode TP_MODE_MONITOR"},
-		{"left loading", recorded(store.StateLoading, "enforce"), listed(enforce, on), "enforce", "killed while it loaded"},
-		{"left loading, and not loaded", recorded(store.StateLoading, "enforce"), nil, StageNone, "killed while it loaded"},
-		{"of a database that was lost", nil, listed(enforce, on), StageNone, policy + " is loaded too"},
-		{"another beside it", recorded(store.StateLoaded, "enforce"), append(listed(enforce, on), &api.TracingPolicyStatus{Name: "profile-enforce-x-g2"}),
+		{"nothing", nil, nil, true, StageNone, ""},
+		{"enforced", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, on)), true, "enforce", ""},
+		{"monitored", recorded(store.StateLoaded, "monitor"), listed(one(policy, monitor, on)), true, "monitor", ""},
+		{"by an agent without modes", recorded(store.StateLoaded, "enforce"), listed(one(policy, unknown, on)), false, "enforce", ""},
+		{"gone", recorded(store.StateLoaded, "enforce"), nil, true, StageNone, "nothing of it is enforced"},
+		{"broken", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, broken)), true, StageNone, "as TP_STATE_ERROR: why"},
+		{"another mode", recorded(store.StateLoaded, "enforce"), listed(one(policy, monitor, on)), true, "monitor", "has it in mode monitor"},
+		{"a mode that it does not tell", recorded(store.StateLoaded, "enforce"), listed(one(policy, unknown, on)), true, StageNone, "has it in mode none"},
+		{"left loading", recorded(store.StateLoading, "enforce"), listed(one(policy, enforce, on)), true, "enforce", "killed while it loaded"},
+		{"left loading, and not loaded", recorded(store.StateLoading, "enforce"), nil, true, StageNone, "killed while it loaded"},
+		{"of a database that was lost", nil, listed(one(policy, enforce, on)), true, StageNone, policy + " is loaded too"},
+		{"another beside it", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, on), one("profile-enforce-x-g2", enforce, on)), true,
 			"enforce", "profile-enforce-x-g2 is loaded too"},
+		{"in two policies", recorded(store.StateLoaded, "enforce", second), listed(one(policy, enforce, on), one(second, enforce, on)), true, "enforce", ""},
+		{"one of two is gone", recorded(store.StateLoaded, "enforce", second), listed(one(policy, enforce, on)), true, "enforce", "only 1 of its 2 policies: " + second + " is gone"},
+		{"one of two in another mode", recorded(store.StateLoaded, "enforce", second), listed(one(policy, monitor, on), one(second, enforce, on)), true, "enforce", "in several modes"},
+		{"one of two broken", recorded(store.StateLoaded, "enforce", second), listed(one(policy, enforce, on), one(second, enforce, broken)), true, "enforce", "lists its policy " + second + " as TP_STATE_ERROR"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status := &Status{Stage: StageNone}
-			err := status.compare(c.g, c.listed)
+			err := status.compare(c.g, c.listed, c.modes)
 			if status.Stage != c.stage {
 				t.Errorf("stage %s, want %s", status.Stage, c.stage)
 			}

@@ -11,13 +11,17 @@ import (
 func sumKills(generations []store.Generation) map[string]store.Kill {
 	sum := map[string]store.Kill{}
 	for _, g := range generations {
-		for _, k := range g.Kills {
-			s := sum[k.Path]
-			sum[k.Path] = store.Kill{Path: k.Path, Kills: s.Kills + k.Kills, Would: s.Would + k.Would,
-				LastKill: later(s.LastKill, k.LastKill), LastWould: later(s.LastWould, k.LastWould)}
-		}
+		addKills(sum, g.Kills)
 	}
 	return sum
+}
+
+func addKills(sum map[string]store.Kill, kills []store.Kill) {
+	for _, k := range kills {
+		s := sum[k.Path]
+		sum[k.Path] = store.Kill{Path: k.Path, Kills: s.Kills + k.Kills, Would: s.Would + k.Would,
+			LastKill: later(s.LastKill, k.LastKill), LastWould: later(s.LastWould, k.LastWould)}
+	}
 }
 
 // raiseKills brings what was recorded of a generation up to what its agent now

@@ -14,7 +14,63 @@ import (
 // every family.
 const maxEqual = 4
 
-// Policy writes the enforcing policy: it kills, or in the monitor stage counts,
+// PolicySpec is what the policies of one generation say.
+type PolicySpec struct {
+	Name     string // of the first; a number is put behind it for each other
+	Stage    string // store.StageMonitor or store.StageEnforce
+	Cgroup   string
+	Families []string
+	Paths    []string // listed, sorted
+	Sensor   bool     // the agent is the embedded sensor
+	// Limit is how many bytes of YAML one policy may have.
+	Limit int
+	// Canary gives one more path that the policy of a name lists; nil gives
+	// none.
+	Canary func(policy string) string
+}
+
+// Policies writes one policy that lists every path, or as few as the limit
+// allows, each of which lists some: a socket is then looked up in each list.
+// It refuses what Policy refuses.
+func (s PolicySpec) Policies() ([]*tetragon.Policy, error) {
+	for n := 1; ; {
+		all, largest, err := s.inParts(n)
+		if err != nil || largest <= s.Limit {
+			return all, err
+		}
+		if n == len(s.Paths) {
+			return nil, fmt.Errorf("policy %s: one path takes %d bytes, and the agent takes %d", s.Name, largest, s.Limit)
+		}
+		n = min(max(n+1, n*largest/s.Limit), len(s.Paths))
+	}
+}
+
+// inParts writes n policies of about as many paths each, and says how many
+// bytes the largest has.
+func (s PolicySpec) inParts(n int) (all []*tetragon.Policy, largest int, err error) {
+	for i := range n {
+		paths := s.Paths[i*len(s.Paths)/n : (i+1)*len(s.Paths)/n]
+		name := s.Name
+		if i > 0 {
+			name = fmt.Sprintf("%s-%d", s.Name, i+1)
+		}
+		if len(paths) > 0 && s.Canary != nil {
+			paths = append(slices.Clone(paths), s.Canary(name))
+		}
+		p, err := Policy(name, s.Stage, s.Cgroup, s.Families, paths, s.Sensor)
+		if err != nil {
+			return nil, 0, err
+		}
+		text, err := p.Marshal()
+		if err != nil {
+			return nil, 0, err
+		}
+		all, largest = append(all, p), max(largest, len(text))
+	}
+	return all, largest, nil
+}
+
+// Policy writes one enforcing policy: it kills, or in the monitor stage counts,
 // every process of the host's pid namespace that runs one of the paths and
 // opens a socket of one of the families, within the cgroup. Families are named
 // as in tetragon.NetworkFamilies; sensor says that the agent is the embedded

@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,55 @@ import (
 )
 
 var threeFamilies = []string{"inet", "inet6", "packet"}
+
+func TestPoliciesListEachPathOnceWithinTheLimit(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		paths := rapid.SliceOfNDistinct(rapid.StringMatching(`/[ -~]{1,60}`), 1, 60, rapid.ID).Draw(rt, "paths")
+		slices.Sort(paths)
+		spec := PolicySpec{Name: "profile-enforce-x-g7", Stage: "enforce", Cgroup: "/", Families: threeFamilies, Paths: paths, Limit: rapid.IntRange(1200, 4000).Draw(rt, "limit")}
+		if rapid.Bool().Draw(rt, "canary") {
+			spec.Canary = func(policy string) string { return "/canary of " + policy }
+		}
+		all, err := spec.Policies()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var listed []string
+		names := map[string]bool{}
+		for i, p := range all {
+			text, err := p.Marshal()
+			if err != nil || len(text) > spec.Limit {
+				rt.Fatalf("%d bytes, more than %d, error %v", len(text), spec.Limit, err)
+			}
+			values := p.Spec.KProbes[0].Selectors[0].MatchBinaries[0].Values
+			if spec.Canary != nil {
+				if last := values[len(values)-1]; last != spec.Canary(p.Metadata.Name) {
+					rt.Fatalf("%s lists %q last, not its own canary", p.Metadata.Name, last)
+				}
+				values = values[:len(values)-1]
+			}
+			if len(values) == 0 || names[p.Metadata.Name] || i == 0 && p.Metadata.Name != spec.Name {
+				rt.Fatalf("policy %d, %s, lists %q", i, p.Metadata.Name, values)
+			}
+			names[p.Metadata.Name] = true
+			listed = append(listed, values...)
+		}
+		if diff := cmp.Diff(paths, listed); diff != "" {
+			rt.Fatalf("listed (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestPoliciesRefuseWhatCannotBeSplit(t *testing.T) {
+	spec := PolicySpec{Name: "p", Stage: "enforce", Cgroup: "/", Families: threeFamilies, Limit: 100}
+	if _, err := spec.Policies(); err == nil || !strings.Contains(err.Error(), "lists nothing") {
+		t.Errorf("no paths: error %v", err)
+	}
+	spec.Paths = []string{"/a", "/b"}
+	if _, err := spec.Policies(); err == nil || !strings.Contains(err.Error(), "the agent takes 100") {
+		t.Errorf("a limit for less than one path: error %v", err)
+	}
+}
 
 func TestPolicyText(t *testing.T) {
 	p, err := Policy("profile-enforce-x-g1", "enforce", "/user.slice", threeFamilies, []string{"/usr/bin/curl", "/opt/a b"}, true)

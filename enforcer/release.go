@@ -3,6 +3,7 @@ package enforcer
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"profile/internal/tetragon"
@@ -35,7 +36,8 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 	now := time.Now()
 	errs = append(errs, s.Update(ctx, func(tx *store.Tx) error {
 		return changeGenerations(tx, func(g *store.Generation) bool {
-			if kept[g.Policy] || g.State != store.StateLoaded && g.State != store.StateLoading {
+			held := slices.ContainsFunc(g.Policies, func(name string) bool { return kept[name] })
+			if held || g.State != store.StateLoaded && g.State != store.StateLoading {
 				return false
 			}
 			end(g, store.StateReleased, now)

@@ -77,7 +77,7 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	if err := status.readKills(ctx, s); err != nil {
 		return nil, err
 	}
-	return status, errors.Join(status.compare(g, policies), uncounted)
+	return status, errors.Join(status.compare(g, policies, a == nil || a.Monitor), uncounted)
 }
 
 func replacedSinceListed(g *store.Generation) []string {
@@ -108,43 +108,90 @@ func (status *Status) readKills(ctx context.Context, s *store.Store) error {
 
 // compare sets the stage by what the agent lists and says how that differs
 // from what was recorded.
-func (status *Status) compare(g *store.Generation, policies []*api.TracingPolicyStatus) error {
+// An agent without modes enforces what it has.
+func (status *Status) compare(g *store.Generation, listed []*api.TracingPolicyStatus, modes bool) error {
 	const mend = "run enforce again, or release"
-	var mine *api.TracingPolicyStatus
-	for _, st := range policies {
-		if g != nil && st.GetName() == g.Policy {
-			mine = st
+	recorded := ""
+	if g != nil {
+		recorded = fmt.Sprintf("generation %d is recorded as in force since %s, but", g.N, g.Since.Format(time.RFC3339))
+		var same bool
+		status.Stage, same = stageOf(*g, listed, modes)
+		if why := missing(*g, listed); why != nil && g.State == store.StateLoaded {
+			return &DriftError{fmt.Sprintf("%s agent %s %v; %s", recorded, g.Agent, why, mend)}
+		}
+		switch {
+		case !same:
+			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has its policies in several modes; %s", g.N, g.Stage, g.Agent, mend)}
+		case g.State == store.StateLoaded && status.Stage != g.Stage:
+			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has it in mode %s; %s", g.N, g.Stage, g.Agent, status.Stage, mend)}
+		case g.State == store.StateLoading:
+			return &DriftError{fmt.Sprintf("a command was killed while it loaded generation %d, and whether that acts was never tried; %s", g.N, mend)}
 		}
 	}
-	if mine != nil {
-		status.Stage = stageOf(mine)
-	}
-	switch {
-	case g != nil && mine == nil && g.State == store.StateLoaded && len(policies) > 0:
-		return &DriftError{fmt.Sprintf("generation %d is recorded as in force since %s, but agent %s does not list it; it has policy %s, which may be what is left of it; %s",
-			g.N, g.Since.Format(time.RFC3339), g.Agent, policies[0].GetName(), mend)}
-	case g != nil && mine == nil && g.State == store.StateLoaded:
-		return &DriftError{fmt.Sprintf("generation %d is recorded as in force since %s, but agent %s does not list it: nothing of it is enforced; %s",
-			g.N, g.Since.Format(time.RFC3339), g.Agent, mend)}
-	case mine != nil && mine.GetState() != api.TracingPolicyState_TP_STATE_ENABLED:
-		return &DriftError{fmt.Sprintf("generation %d is recorded as in force since %s, but agent %s lists it as %s: %s; %s",
-			g.N, g.Since.Format(time.RFC3339), g.Agent, mine.GetState(), mine.GetError(), mend)}
-	case mine != nil && status.Stage != g.Stage:
-		return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has it in mode %s; %s", g.N, g.Stage, g.Agent, mine.GetMode(), mend)}
-	case g != nil && g.State == store.StateLoading:
-		return &DriftError{fmt.Sprintf("a command was killed while it loaded generation %d, and whether that acts was never tried; %s", g.N, mend)}
-	}
-	for _, st := range policies {
-		if st != mine {
+	for _, st := range listed {
+		if g == nil || !slices.Contains(g.Policies, st.GetName()) {
 			return &DriftError{fmt.Sprintf("policy %s is loaded too, left by a command that was killed; %s", st.GetName(), mend)}
 		}
 	}
 	return nil
 }
 
-func stageOf(st *api.TracingPolicyStatus) string {
+// missing says what of a generation the agent does not list as enabled; nil if
+// it lists all of it.
+func missing(g store.Generation, listed []*api.TracingPolicyStatus) error {
+	var gone []string
+	for _, name := range g.Policies {
+		st := policyNamed(listed, name)
+		switch {
+		case st == nil:
+			gone = append(gone, name)
+		case st.GetState() != api.TracingPolicyState_TP_STATE_ENABLED:
+			return fmt.Errorf("lists its policy %s as %s: %s", name, st.GetState(), st.GetError())
+		}
+	}
+	switch {
+	case len(gone) == 0:
+		return nil
+	case len(gone) < len(g.Policies):
+		return fmt.Errorf("lists only %d of its %d policies: %s is gone", len(g.Policies)-len(gone), len(g.Policies), gone[0])
+	case len(listed) > 0:
+		return fmt.Errorf("does not list it; it has policy %s, which may be what is left of it", listed[0].GetName())
+	}
+	return errors.New("does not list it: nothing of it is enforced")
+}
+
+func policyNamed(listed []*api.TracingPolicyStatus, name string) *api.TracingPolicyStatus {
+	for _, st := range listed {
+		if st.GetName() == name {
+			return st
+		}
+	}
+	return nil
+}
+
+// stageOf is the stage that the listed policies of a generation have, StageNone
+// if none is listed. Where they differ it is what is worst for whom they list.
+func stageOf(g store.Generation, listed []*api.TracingPolicyStatus, modes bool) (stage string, same bool) {
+	stages := map[string]bool{}
+	for _, name := range g.Policies {
+		if st := policyNamed(listed, name); st != nil {
+			stages[stageOfPolicy(st, modes)] = true
+		}
+	}
+	for _, stage := range []string{store.StageEnforce, store.StageMonitor} {
+		if stages[stage] {
+			return stage, len(stages) == 1
+		}
+	}
+	return StageNone, true
+}
+
+func stageOfPolicy(st *api.TracingPolicyStatus, modes bool) string {
 	if st.GetState() != api.TracingPolicyState_TP_STATE_ENABLED {
 		return StageNone
+	}
+	if !modes {
+		return store.StageEnforce
 	}
 	switch st.GetMode() {
 	case api.TracingPolicyMode_TP_MODE_ENFORCE:

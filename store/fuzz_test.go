@@ -18,7 +18,7 @@ func FuzzDecode(f *testing.F) {
 	for kind, row := range []any{
 		realistic(4),
 		&Session{ID: "s1", Started: at, Windows: []Window{{From: at, To: at.Add(time.Hour)}}, Gaps: []Gap{{From: at, To: at, Count: 3, Cause: "ring"}}},
-		&Generation{N: 3, Policy: "p", State: StateLoaded, Stage: StageEnforce, Paths: []string{"/a", "/b"}, Files: map[string]FileID{"/a": {Ino: 3}},
+		&Generation{N: 3, Policies: []string{"p"}, State: StateLoaded, Stage: StageEnforce, Paths: []string{"/a", "/b"}, Files: map[string]FileID{"/a": {Ino: 3}},
 			Kills: []Kill{{Path: "/a", Kills: 7, LastKill: at}}},
 	} {
 		value, err := c.encode(row, maxOther)

@@ -10,12 +10,42 @@ import (
 
 // schema is the version of what the buckets hold. Whatever changes the fields
 // of a row, one more among them, raises it.
-const schema = 2
+const schema = 3
 
 // migrations bring the rows of a schema, the index, up to the next one. They
 // run in one transaction with the number's change. What has none needs none:
 // schema 2 only added fields, which are unknown in rows of schema 1.
-var migrations = map[int]func(*bbolt.Tx) error{}
+var migrations = map[int]func(*bbolt.Tx) error{2: listPolicies}
+
+// generation2 is a generation of schema 2, which had one policy.
+type generation2 struct {
+	Generation
+	Policy string `msgpack:"policy"`
+}
+
+// listPolicies gives each generation a list of policies in place of its one.
+func listPolicies(b *bbolt.Tx) error {
+	var c codec
+	c.init()
+	rows := b.Bucket(generationsBucket)
+	changed := map[string][]byte{} // a bucket must not change while it is walked
+	err := rows.ForEach(func(key, value []byte) error {
+		var g generation2
+		err := c.decode(value, &g, maxOther)
+		if err == nil {
+			g.Policies = []string{g.Policy}
+			changed[string(key)], err = c.encode(&g.Generation, maxOther)
+		}
+		if err != nil {
+			return fmt.Errorf("generation %.20q: %w", key, err)
+		}
+		return nil
+	})
+	for key, value := range changed {
+		err = errors.Join(err, rows.Put([]byte(key), value))
+	}
+	return err
+}
 
 // errOlder is returned for rows of an older schema, in a transaction that
 // cannot write.

@@ -3,10 +3,12 @@ package store
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,10 +55,20 @@ func inSchema1() (rows []Evidence, s Session, g Generation) {
 	s = Session{ID: "20261124t180601-1a2b3c4d", Agent: "embedded", Version: "0.1.0", BootID: "b", Hook: "cgroup/sock_create",
 		Families: []string{"inet", "inet6"}, Unwatched: []string{"vsock"}, Cgroup: "/", Only: []string{"/usr/**"}, Started: at(0), Ended: at(30), End: "interrupted",
 		Windows: []Window{{From: at(1), To: at(30)}}, Awake: 29 * time.Minute, Gaps: []Gap{{From: at(3), To: at(4), Cause: "the ring was full", Count: 7}}}
-	g = Generation{N: 3, Policy: "profile-enforce-x-g3", State: StateLoaded, Stage: StageMonitor, Agent: "embedded", Cgroup: "/",
+	g = Generation{N: 3, Policies: []string{"profile-enforce-x-g3"}, State: StateLoaded, Stage: StageMonitor, Agent: "embedded", Cgroup: "/",
 		Paths: []string{"/usr/bin/a"}, Families: []string{"inet"}, Files: map[string]FileID{"/usr/bin/a": {Dev: 1, Ino: 2, Size: 3, CtimeNS: 4}},
 		MinRuns: 2, MinWatch: time.Hour, AcceptGaps: true, Since: at(31), Tried: at(32), Kills: []Kill{{Path: "/usr/bin/a", Would: 4, LastWould: at(40)}}}
 	return rows, s, g
+}
+
+// inSchema2 is what testdata/schema-2.db.gz was filled with.
+func inSchema2() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, g := inSchema1()
+	s.Reach = true
+	g.Wider, g.Sessions, g.LearnedSince = true, []string{s.ID}, time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	older := g
+	older.N, older.Policies, older.State, older.Ended = 2, []string{"profile-enforce-x-g2"}, StateReplaced, g.Since
+	return rows, s, []Generation{older, g}
 }
 
 func schemaOf(t *testing.T, name string) string {
@@ -77,46 +89,77 @@ func schemaOf(t *testing.T, name string) string {
 	return have
 }
 
-func TestSchema1IsBroughtUpToDate(t *testing.T) {
-	rows, session, generation := inSchema1()
-	for call, first := range map[string]func(*Store) error{
-		"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },
-		"Create": func(s *Store) (err error) { _, err = Create(s.path); return err },
-		"View":   func(s *Store) error { return s.View(context.Background(), readAll) },
-		"Update": func(s *Store) error { return s.Update(context.Background(), readAll) },
+func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
+	rows1, session1, generation1 := inSchema1()
+	rows2, session2, generations2 := inSchema2()
+	for _, c := range []struct {
+		schema      int
+		rows        []Evidence
+		session     Session
+		generations []Generation
+	}{
+		{1, rows1, session1, []Generation{generation1}},
+		{2, rows2, session2, generations2},
 	} {
-		t.Run(call, func(t *testing.T) {
-			s := &Store{path: oldDatabase(t, 1), wait: wait}
-			if have := schemaOf(t, s.path); have != "1" {
-				t.Fatalf("the file has schema %s, want 1", have)
-			}
-			if err := first(s); err != nil {
-				t.Fatal(err)
-			}
-			if have := schemaOf(t, s.path); have != strconv.Itoa(schema) {
-				t.Errorf("it has schema %s now, want %d", have, schema)
-			}
-			view(t, s, func(tx *Tx) error {
-				for _, want := range rows {
-					got, err := tx.Evidence(want.Key.Path)
-					if err != nil {
-						return err
+		for call, first := range map[string]func(*Store) error{
+			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },
+			"Create": func(s *Store) (err error) { _, err = Create(s.path); return err },
+			"View":   func(s *Store) error { return s.View(context.Background(), readAll) },
+			"Update": func(s *Store) error { return s.Update(context.Background(), readAll) },
+		} {
+			t.Run(call+" "+strconv.Itoa(c.schema), func(t *testing.T) {
+				s := &Store{path: oldDatabase(t, c.schema), wait: wait}
+				if have := schemaOf(t, s.path); have != strconv.Itoa(c.schema) {
+					t.Fatalf("the file has schema %s, want %d", have, c.schema)
+				}
+				if err := first(s); err != nil {
+					t.Fatal(err)
+				}
+				if have := schemaOf(t, s.path); have != strconv.Itoa(schema) {
+					t.Errorf("it has schema %s now, want %d", have, schema)
+				}
+				view(t, s, func(tx *Tx) error {
+					for _, want := range c.rows {
+						got, err := tx.Evidence(want.Key.Path)
+						if err != nil {
+							return err
+						}
+						if diff := cmp.Diff([]Evidence{want}, got, exact); diff != "" {
+							t.Error(diff)
+						}
 					}
-					if diff := cmp.Diff([]Evidence{want}, got, exact); diff != "" {
-						t.Error(diff)
+					sessions, err := tx.Sessions()
+					if diff := cmp.Diff([]Session{c.session}, sessions, exact); diff != "" || err != nil {
+						t.Error(err, diff)
 					}
-				}
-				sessions, err := tx.Sessions()
-				if diff := cmp.Diff([]Session{session}, sessions, exact); diff != "" || err != nil {
-					t.Error(err, diff)
-				}
-				generations, err := tx.Generations()
-				if diff := cmp.Diff([]Generation{generation}, generations, exact); diff != "" || err != nil {
-					t.Error(err, diff)
-				}
-				return nil
+					generations, err := tx.Generations()
+					if diff := cmp.Diff(c.generations, generations, exact); diff != "" || err != nil {
+						t.Error(err, diff)
+					}
+					return nil
+				})
 			})
-		})
+		}
+	}
+}
+
+func TestADamagedGenerationIsNotBroughtUpToDate(t *testing.T) {
+	s := &Store{path: oldDatabase(t, 2), wait: wait}
+	db, err := bbolt.Open(s.path, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(generationsBucket).Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x03"), []byte{0x81, 0xa1, 'n'})
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.View(context.Background(), readAll); err == nil || !strings.Contains(err.Error(), "bring schema 2 up to 3") {
+		t.Errorf("error %v, want one that says that it cannot be brought up to date", err)
+	}
+	if have := schemaOf(t, s.path); have != "2" {
+		t.Errorf("it has schema %s, want 2", have)
 	}
 }
 

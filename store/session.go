@@ -66,8 +66,12 @@ const (
 
 // Generation is one applied version of the enforcing policy.
 type Generation struct {
-	N        uint64   `msgpack:"n"` // counts up within one database
-	Policy   string   `msgpack:"policy"`
+	N uint64 `msgpack:"n"` // counts up within one database
+	// Policies are the names of its policies, at least one: several where they
+	// are too large for one. Dir is the agent's policy directory that they are
+	// kept in as well; "" is none.
+	Policies []string `msgpack:"policies"`
+	Dir      string   `msgpack:"dir,omitempty"`
 	State    string   `msgpack:"state"`
 	Stage    string   `msgpack:"stage"`
 	Agent    string   `msgpack:"agent"`

@@ -192,8 +192,13 @@ func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
 	return plan, err
 }
 
-// printedName is the name of a policy that is printed, for a person to apply.
-const printedName = "profile-enforce"
+// printedName is the name of a policy that is printed, for a person to apply;
+// printedMost is how many bytes one may have. A cluster keeps no object of more
+// than 1.5 MiB, written in a way that takes somewhat more.
+const (
+	printedName = "profile-enforce"
+	printedMost = 1 << 20
+)
 
 func (e *enforcing) print(plan *enforcer.Plan) error {
 	if len(plan.Enforce) == 0 {
@@ -210,21 +215,39 @@ func (e *enforcing) print(plan *enforcer.Plan) error {
 		enc.SetEscapeHTML(false)
 		return enc.Encode(plan)
 	case "yaml":
-		if len(plan.Enforce) == 0 {
-			return nil
-		}
-		p, err := enforcer.Policy(printedName, plan.Stage, plan.Cgroup, plan.Families, plan.Enforce, plan.Cgroup != "/")
-		if err != nil {
-			return err
-		}
+		return printPolicies(os.Stdout, plan)
+	}
+	showPlan(os.Stdout, plan)
+	return nil
+}
+
+// printPolicies prints the policy of a plan, or several as one YAML document
+// each. An empty plan has none.
+func printPolicies(w io.Writer, plan *enforcer.Plan) error {
+	if len(plan.Enforce) == 0 {
+		return nil
+	}
+	all, err := enforcer.PolicySpec{Name: printedName, Stage: plan.Stage, Cgroup: plan.Cgroup, Families: plan.Families,
+		Paths: plan.Enforce, Sensor: plan.Cgroup != "/", Limit: printedMost}.Policies()
+	if err != nil {
+		return err
+	}
+	if len(all) > 1 {
+		fmt.Fprintf(os.Stderr, "warning: too large for one policy: these are %d, a document each. kubectl applies them all; "+
+			"an agent reads only the first document of a file, so for tetra or a policy directory give each a file of its own\n", len(all))
+	}
+	for i, p := range all {
 		text, err := p.Marshal()
 		if err != nil {
 			return err
 		}
-		_, err = os.Stdout.Write(text)
-		return err
+		if i > 0 {
+			text = append([]byte("---\n"), text...)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
 	}
-	showPlan(os.Stdout, plan)
 	return nil
 }
 

@@ -18,10 +18,7 @@ import (
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"profile/internal/sensor"
 	"profile/internal/tetragon"
@@ -40,6 +37,15 @@ type Options struct {
 	Send func(*api.GetEventsResponse) []*api.GetEventsResponse
 	// Refuse is the error of AddTracingPolicy for a policy; nil refuses none.
 	Refuse func(*tetragon.Policy) error
+	// RefuseMode is the error of ConfigureTracingPolicy for a policy's name.
+	RefuseMode func(string) error
+	// Group is the cgroup that enforcing policies of a Tetragon on this
+	// machine's kernel are kept to, though the policies know nothing of it: a
+	// test must not enforce on the whole machine. Without it they are refused.
+	Group string
+	// PolicyDir is the directory whose policies a Tetragon loads as it starts,
+	// before it answers; "" is none. It does not start if it cannot load one.
+	PolicyDir string
 }
 
 // Agent is a running agent. It is safe for concurrent use.
@@ -56,7 +62,9 @@ type Agent struct {
 	extra   uint64        // posted, and never sent
 	adds    []*tetragon.Policy
 	traced  map[string]bool // policies of tracepoints, which the sensor has none of
+	modes   []string        // names of the policies whose modes were switched
 	lastReq *api.GetEventsRequest
+	senders map[*sender]bool
 }
 
 // Start serves an agent until the test ends.
@@ -83,19 +91,22 @@ func Start(t testing.TB, o Options) *Agent {
 }
 
 func (a *Agent) start() error {
-	lis, err := net.Listen("unix", a.socket())
-	if err != nil {
-		return err
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.extra, a.traced = 0, map[string]bool{}
-	a.server = &server{Server: sensor.NewServer(sensor.Config{Name: "agenttest", Node: "node", Kernel: a.o.Kernel}), a: a}
+	a.extra, a.traced, a.senders = 0, map[string]bool{}, map[*sender]bool{}
+	a.server = &server{Server: sensor.NewServer(sensor.Config{Name: filepath.Base(a.dir), Node: "node", Kernel: a.o.Kernel}), a: a}
 	a.srv, a.served = grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), make(chan error, 1)
 	if a.o.Version == "" {
 		a.srv = grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
 	}
 	api.RegisterFineGuidanceSensorsServer(a.srv, a.server)
+	if err := a.loadDir(); err != nil {
+		return err
+	}
+	lis, err := net.Listen("unix", a.socket())
+	if err != nil {
+		return err
+	}
 	go func(srv *grpc.Server, served chan error) { served <- srv.Serve(lis) }(a.srv, a.served)
 	return nil
 }
@@ -108,11 +119,16 @@ func (a *Agent) stop() error {
 	a.mu.Unlock()
 	a.Hang(false)
 	srv.Stop()
-	return errors.Join(<-served, server.Close())
+	var err error
+	if a.o.Version != "" {
+		err = server.forget()
+	}
+	return errors.Join(<-served, err, server.Close())
 }
 
-// Restart ends every connection and forgets the audit policies, as a Tetragon
-// that is restarted does; for so long it cannot be reached.
+// Restart ends every connection and forgets the policies, as a Tetragon that is
+// restarted does; the sensor forgets the audit policies alone. For so long it
+// cannot be reached.
 func (a *Agent) Restart(t testing.TB, gone time.Duration) {
 	t.Helper()
 	if err := a.stop(); err != nil {
@@ -171,6 +187,13 @@ func (a *Agent) Added() []*tetragon.Policy {
 	return slices.Clone(a.adds)
 }
 
+// Switched names the policies whose modes were switched, in order.
+func (a *Agent) Switched() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.modes)
+}
+
 // Loaded names the audit policies that are loaded, if the kernel does nothing.
 func (a *Agent) Loaded() []string { return a.fake.loaded() }
 
@@ -220,159 +243,4 @@ func (a *Agent) before(minor string) bool {
 		return false
 	}
 	return strings.TrimPrefix(a.o.Version, "v")[:3] < minor
-}
-
-// server is the sensor's, with lies.
-type server struct {
-	*sensor.Server
-	a *Agent
-}
-
-func unimplemented(what string) error {
-	return status.Error(codes.Unimplemented, "unknown method "+what)
-}
-
-func (s *server) GetVersion(ctx context.Context, req *api.GetVersionRequest) (*api.GetVersionResponse, error) {
-	if err := s.a.wait(ctx); err != nil {
-		return nil, err
-	}
-	if s.a.o.Version != "" {
-		return &api.GetVersionResponse{Version: s.a.o.Version}, nil
-	}
-	return s.Server.GetVersion(ctx, req)
-}
-
-func (s *server) GetInfo(ctx context.Context, req *api.GetInfoRequest) (*api.GetInfoResponse, error) {
-	switch {
-	case s.a.before("1.7"):
-		return nil, unimplemented("GetInfo")
-	case s.a.o.Version != "":
-		return &api.GetInfoResponse{Version: s.a.o.Version, Name: "tetragon"}, nil
-	}
-	return s.Server.GetInfo(ctx, req)
-}
-
-func (s *server) AddTracingPolicy(ctx context.Context, req *api.AddTracingPolicyRequest) (*api.AddTracingPolicyResponse, error) {
-	if err := s.a.wait(ctx); err != nil {
-		return nil, err
-	}
-	p, err := tetragon.ParsePolicy([]byte(req.GetYaml()))
-	if err != nil {
-		return nil, status.Error(codes.Unknown, err.Error())
-	}
-	s.a.mu.Lock()
-	s.a.adds = append(s.a.adds, p)
-	s.a.mu.Unlock()
-	if s.a.o.Refuse != nil {
-		if err := s.a.o.Refuse(p); err != nil {
-			return nil, status.Error(codes.Unknown, err.Error())
-		}
-	}
-	if s.a.o.Version == "" {
-		return s.Server.AddTracingPolicy(ctx, req)
-	}
-	if len(p.Spec.TracePoints) > 0 {
-		s.a.mu.Lock()
-		defer s.a.mu.Unlock()
-		s.a.traced[p.Metadata.Name] = true
-		return &api.AddTracingPolicyResponse{}, nil
-	}
-	if err := s.a.asTetragon(p); err != nil {
-		return nil, err
-	}
-	text, err := p.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	return s.Server.AddTracingPolicy(ctx, &api.AddTracingPolicyRequest{Yaml: string(text)})
-}
-
-// vsock is the number of AF_VSOCK.
-const vsock = "40"
-
-// asTetragon refuses what the version does, and leaves out what a Tetragon
-// takes and the sensor does not.
-func (a *Agent) asTetragon(p *tetragon.Policy) error {
-	for i := range p.Spec.KProbes {
-		for _, arg := range p.Spec.KProbes[i].Args {
-			if arg.BTFType != "" && a.before("1.6") {
-				return status.Error(codes.Unknown, `unknown field "spec.kprobes[2].args[0].btfType"`)
-			}
-		}
-		for j := range p.Spec.KProbes[i].Selectors {
-			s := &p.Spec.KProbes[i].Selectors[j]
-			for k := range s.MatchArgs {
-				if a.o.Real && s.MatchArgs[k].Index == 0 {
-					// A kprobe sees it; the hook of this kernel may not.
-					s.MatchArgs[k].Values = slices.DeleteFunc(s.MatchArgs[k].Values, func(v string) bool { return v == vsock })
-				}
-			}
-			s.MatchBinaries = slices.DeleteFunc(s.MatchBinaries, func(b tetragon.MatchBinaries) bool { return b.Operator == "NotIn" })
-		}
-	}
-	return nil
-}
-
-func (s *server) DeleteTracingPolicy(ctx context.Context, req *api.DeleteTracingPolicyRequest) (*api.DeleteTracingPolicyResponse, error) {
-	s.a.mu.Lock()
-	traced := s.a.traced[req.GetName()]
-	delete(s.a.traced, req.GetName())
-	s.a.mu.Unlock()
-	if traced {
-		return &api.DeleteTracingPolicyResponse{}, nil
-	}
-	return s.Server.DeleteTracingPolicy(ctx, req)
-}
-
-func (s *server) ListTracingPolicies(ctx context.Context, req *api.ListTracingPoliciesRequest) (*api.ListTracingPoliciesResponse, error) {
-	if err := s.a.wait(ctx); err != nil {
-		return nil, err
-	}
-	list, err := s.Server.ListTracingPolicies(ctx, req)
-	if err != nil || s.a.o.Version == "" {
-		return list, err
-	}
-	s.a.mu.Lock()
-	extra := s.a.extra
-	for name := range s.a.traced {
-		list.Policies = append(list.Policies, &api.TracingPolicyStatus{
-			Name: name, Sensors: []string{"generic_tracepoint"}, State: api.TracingPolicyState_TP_STATE_ENABLED})
-	}
-	s.a.mu.Unlock()
-	for _, st := range list.GetPolicies() {
-		st.Info = ""
-		switch counters := st.GetStats().GetActionCounters(); {
-		case s.a.before("1.6"):
-			st.Stats = nil
-		case strings.HasPrefix(st.GetName(), tetragon.LearnPrefix):
-			counters.Post += extra
-		}
-		if s.a.before("1.7") && st.GetMode() == api.TracingPolicyMode_TP_MODE_MONITOR_ONLY {
-			st.Mode = api.TracingPolicyMode_TP_MODE_ENFORCE
-		}
-		if s.a.before("1.4") {
-			st.Mode = api.TracingPolicyMode_TP_MODE_UNKNOWN
-		}
-	}
-	return list, nil
-}
-
-func (s *server) ConfigureTracingPolicy(ctx context.Context, req *api.ConfigureTracingPolicyRequest) (*api.ConfigureTracingPolicyResponse, error) {
-	if s.a.before("1.4") {
-		return nil, unimplemented("ConfigureTracingPolicy")
-	}
-	return s.Server.ConfigureTracingPolicy(ctx, req)
-}
-
-func (s *server) GetEvents(req *api.GetEventsRequest, stream grpc.ServerStreamingServer[api.GetEventsResponse]) error {
-	if err := s.a.wait(stream.Context()); err != nil {
-		return err
-	}
-	s.a.mu.Lock()
-	s.a.lastReq = proto.Clone(req).(*api.GetEventsRequest)
-	s.a.mu.Unlock()
-	if s.a.o.Version == "" {
-		return s.Server.GetEvents(req, stream)
-	}
-	return s.Server.GetEvents(&api.GetEventsRequest{}, &sender{stream, s.a})
 }

@@ -1,15 +1,16 @@
 package agenttest
 
 import (
+	"slices"
 	"sync"
+	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"profile/internal/sensor"
+	"profile/internal/tetragon"
 )
 
 // nothing is a kernel in which nothing happens but what the test publishes. It
@@ -44,6 +45,21 @@ func (n *nothing) Enforce(p *sensor.Policy) error {
 	}
 	n.enforced[p.Name] = &sensor.Enforced{Name: p.Name, Mode: mode, Programs: []string{"generic_kprobe"}}
 	return nil
+}
+
+// count counts a kill in a policy, if it is there.
+func (n *nothing) count(policy, binary string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e, found := n.enforced[policy]
+	if !found {
+		return
+	}
+	kill := tetragon.PolicyKill{Path: []byte(binary), Kills: 1, LastKill: time.Now()}
+	if e.Mode == api.TracingPolicyMode_TP_MODE_MONITOR {
+		kill = tetragon.PolicyKill{Path: []byte(binary), Would: 1, LastWould: time.Now()}
+	}
+	e.Info.Kills = append(slices.Clone(e.Info.Kills), kill)
 }
 
 // Enforced implements sensor.Kernel.
@@ -137,33 +153,6 @@ func (a *quietAudit) Stop() error {
 		if other == a {
 			a.n.audits = append(a.n.audits[:i], a.n.audits[i+1:]...)
 			break
-		}
-	}
-	return nil
-}
-
-// sender sends as a Tetragon does: it does not say when it is subscribed, and
-// adds nothing of the sensor's own.
-type sender struct {
-	grpc.ServerStreamingServer[api.GetEventsResponse]
-	a *Agent
-}
-
-// SendHeader sends none.
-func (s *sender) SendHeader(metadata.MD) error { return nil }
-
-// Send sends what the test makes of an event.
-func (s *sender) Send(ev *api.GetEventsResponse) error {
-	if ev.GetRateLimitInfo() != nil {
-		return nil // a Tetragon tells of it in the export file alone
-	}
-	all := []*api.GetEventsResponse{ev}
-	if s.a.o.Send != nil {
-		all = s.a.o.Send(ev)
-	}
-	for _, ev := range all {
-		if err := s.ServerStreamingServer.Send(ev); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -24,7 +24,7 @@ import (
 const Version = "profile-sensor v0.1.0"
 
 // maxMessage bounds a request: a policy of 100,000 long paths.
-const maxMessage = 64 << 20
+const maxMessage = names.SensorRequest
 
 // Config says how a sensor is set up.
 type Config struct {

@@ -40,6 +40,16 @@ var ErrOption = errors.New("the agent has no such option")
 // enforce it all the same.
 var ErrNoMonitor = errors.New("this version of Tetragon has no monitor mode (it came with v1.4): it would kill")
 
+// SensorRequest is how many bytes a request to the embedded sensor may have.
+const SensorRequest = 64 << 20
+
+// A Tetragon takes what gRPC takes by itself; a request has a few bytes more
+// than the policy in it.
+const (
+	tetragonRequest = 4 << 20
+	envelope        = 1 << 10
+)
+
 // Agent is a connection to an agent, with what it said of itself. It is safe
 // for concurrent use.
 type Agent struct {
@@ -56,6 +66,8 @@ type Agent struct {
 	// Uses are the calls that tell what a socket is used for, which an audit
 	// policy may hook; none for an agent of which that is not known.
 	Uses []string
+	// MaxPolicy is how many bytes of YAML one policy may have.
+	MaxPolicy int
 
 	Client tetragon.FineGuidanceSensorsClient
 	close  func() error
@@ -114,11 +126,12 @@ func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface,
 		return nil, fmt.Errorf("ask agent %s for its version: %w", address, err)
 	}
 	a.Name, a.Version = "tetragon", version.GetVersion()
+	a.MaxPolicy = tetragonRequest - envelope
 	a.Hook, a.Families = "kprobe/"+CallSocketCreate, []string{"inet", "inet6", "packet", "vsock"}
 	info, err := a.Client.GetInfo(ctx, &tetragon.GetInfoRequest{})
 	switch {
 	case err == nil && info.GetName() == SensorName:
-		a.Name = SensorName
+		a.Name, a.MaxPolicy = SensorName, SensorRequest-envelope
 		a.readProbes(info.GetProbes())
 	case err != nil && status.Code(err) != codes.Unimplemented:
 		return nil, fmt.Errorf("ask agent %s what it is: %w", address, err)
@@ -225,6 +238,32 @@ func (a *Agent) withoutMode(p *Policy) (*Policy, error) {
 	return &plain, nil
 }
 
+// modes are those that a policy can be switched between.
+var modes = map[string]tetragon.TracingPolicyMode{
+	"enforce": tetragon.TracingPolicyMode_TP_MODE_ENFORCE,
+	"monitor": tetragon.TracingPolicyMode_TP_MODE_MONITOR,
+}
+
+// SetMode switches a loaded policy to monitor or to enforce, at once, and
+// checks that it did.
+func (a *Agent) SetMode(ctx context.Context, name, mode string) error {
+	want, ok := modes[mode]
+	if !ok || !a.Monitor {
+		return fmt.Errorf("policy %s to mode %q: %w", name, mode, ErrNoMonitor)
+	}
+	if _, err := a.Client.ConfigureTracingPolicy(ctx, &tetragon.ConfigureTracingPolicyRequest{Name: name, Mode: &want}); err != nil {
+		return fmt.Errorf("switch policy %s to mode %s: %w", name, mode, err)
+	}
+	st, err := a.Policy(ctx, name)
+	if err == nil && (st.GetMode() != want || st.GetState() != tetragon.TracingPolicyState_TP_STATE_ENABLED) {
+		err = fmt.Errorf("the agent lists it as %s, %s", st.GetState(), st.GetMode())
+	}
+	if err != nil {
+		return fmt.Errorf("switch policy %s to mode %s: %w", name, mode, err)
+	}
+	return nil
+}
+
 func (a *Agent) check(ctx context.Context, p *Policy) error {
 	st, err := a.Policy(ctx, p.Metadata.Name)
 	if err != nil {
@@ -237,11 +276,7 @@ func (a *Agent) check(ctx context.Context, p *Policy) error {
 		return fmt.Errorf("load policy %s: the agent lists it as %s with %d sensors: %s",
 			p.Metadata.Name, st.GetState(), len(st.GetSensors()), st.GetError())
 	}
-	want := map[string]tetragon.TracingPolicyMode{
-		"enforce": tetragon.TracingPolicyMode_TP_MODE_ENFORCE,
-		"monitor": tetragon.TracingPolicyMode_TP_MODE_MONITOR,
-	}
-	if mode, ok := p.Option(OptionMode); ok && st.GetMode() != want[mode] {
+	if mode, ok := p.Option(OptionMode); ok && st.GetMode() != modes[mode] {
 		return fmt.Errorf("load policy %s: asked for mode %s, the agent lists it as %s", p.Metadata.Name, mode, st.GetMode())
 	}
 	return nil
