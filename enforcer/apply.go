@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
 	"profile/internal/canary"
 	"profile/internal/cgroup"
 	"profile/internal/tetragon"
@@ -47,6 +49,17 @@ func (e *FailedError) Error() string {
 }
 
 func (e *FailedError) Unwrap() error { return e.Err }
+
+// ElsewhereError is returned where another agent may have something in force
+// for the same database, which would go on there and be forgotten.
+type ElsewhereError struct {
+	Generation uint64
+	Agent      string // that has it
+}
+
+func (e *ElsewhereError) Error() string {
+	return fmt.Sprintf("generation %d was loaded by agent %s, where it stays in force", e.Generation, e.Agent)
+}
 
 // ApplyOptions say what is applied, and where.
 type ApplyOptions struct {
@@ -119,7 +132,7 @@ func (a *applier) record(ctx context.Context) error {
 			return err
 		}
 		a.old = inForce(all)
-		if err := a.checkUnchanged(); err != nil {
+		if err := errors.Join(a.checkUnchanged(), checkElsewhere(all, a.Agent.Address, policies)); err != nil {
 			return err
 		}
 		n, err := tx.NextGeneration()
@@ -149,6 +162,18 @@ func (a *applier) checkUnchanged() error {
 	}
 	if now != a.Plan.Loaded {
 		return fmt.Errorf("another command changed what is in force, from generation %d to %d, since the plan was made: make it again", a.Plan.Loaded, now)
+	}
+	return nil
+}
+
+// checkElsewhere refuses an agent that would leave behind what another has in
+// force. One agent may go by two addresses: then it lists the policies.
+func checkElsewhere(all []store.Generation, address string, policies []*api.TracingPolicyStatus) error {
+	for _, g := range all {
+		live := g.State == store.StateLoaded || g.State == store.StateLoading
+		if live && g.Agent != address && !listsAny(policies, g.Policies) {
+			return &ElsewhereError{Generation: g.N, Agent: g.Agent}
+		}
 	}
 	return nil
 }

@@ -34,6 +34,10 @@ func policiesOf(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]*api.
 	}), err
 }
 
+func listsAny(policies []*api.TracingPolicyStatus, names []string) bool {
+	return slices.ContainsFunc(policies, func(st *api.TracingPolicyStatus) bool { return slices.Contains(names, st.GetName()) })
+}
+
 func policyName(s *store.Store, n uint64) string {
 	return fmt.Sprintf("%sg%d", policyPrefix(s), n)
 }

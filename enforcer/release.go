@@ -14,7 +14,7 @@ import (
 // generation in force and what a killed command left, and returns their names.
 // What was counted is recorded first; that it cannot be does not keep anything
 // in force. If a policy cannot be deleted, its generation stays recorded as
-// in force.
+// in force, as does one that another agent has: that is an *ElsewhereError.
 func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, error) {
 	errs := []error{CountKills(ctx, a, s)}
 	policies, err := policiesOf(ctx, a, s)
@@ -38,6 +38,10 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 		return changeGenerations(tx, func(g *store.Generation) bool {
 			held := slices.ContainsFunc(g.Policies, func(name string) bool { return kept[name] })
 			if held || g.State != store.StateLoaded && g.State != store.StateLoading {
+				return false
+			}
+			if err := checkElsewhere([]store.Generation{*g}, a.Address, policies); err != nil {
+				errs = append(errs, err)
 				return false
 			}
 			end(g, store.StateReleased, now)

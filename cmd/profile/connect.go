@@ -38,8 +38,10 @@ func insecureFlag() cli.Flag {
 // connectTo reaches the agent that --agent names, if --insecure allows it.
 func connectTo(c *cli.Context, agent, db string) (*tetragon.Agent, error) {
 	if agent != tetragon.Embedded && agent != "auto" {
-		if err := tetragon.CheckAddress(agent, c.Bool("insecure")); err != nil {
+		if err := tetragon.CheckAddress(agent, c.Bool("insecure")); errors.Is(err, tetragon.ErrPlaintext) {
 			return nil, err
+		} else if err != nil {
+			return nil, usageError{err}
 		}
 	}
 	return connect(c.Context, agent, db)

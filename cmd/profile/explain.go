@@ -38,6 +38,7 @@ func unwrapped(text string) string { return envelope.ReplaceAllString(text, "") 
 func nextStep(err error) string {
 	var held *store.HeldError
 	var coverage *enforcer.CoverageError
+	var elsewhere *enforcer.ElsewhereError
 	var schema *store.SchemaError
 	var missing *store.MissingError
 	switch {
@@ -51,6 +52,8 @@ func nextStep(err error) string {
 		return "Wait for it to end, or learn into another database with --db."
 	case errors.As(err, &coverage):
 		return "Say --cgroup to enforce where it was learned, learn more widely, or say --wider to do it on purpose."
+	case errors.As(err, &elsewhere):
+		return "Name that agent with --agent, or take it off there first: profile release."
 	case errors.As(err, &schema):
 		return "It was written by a newer profile: use that one."
 	case errors.Is(err, store.ErrNotDatabase):

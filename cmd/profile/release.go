@@ -16,9 +16,9 @@ func releaseCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "release",
 		Usage:       "take off what is in force",
-		UsageText:   "profile [--db PATH] release [--yes]",
+		UsageText:   "profile [--db PATH] release [--yes] [--agent ADDRESS]",
 		Description: "Leaves nothing behind in the kernel. What was learned stays.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "release without asking"}},
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "release without asking"}, inForceFlag(), insecureFlag()},
 		Action:      release,
 	}
 }

@@ -23,10 +23,11 @@ func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "status",
 		Usage:       "show what is in force, since when, and what it killed",
-		UsageText:   "profile [--db PATH] status [-o json] [--follow]",
+		UsageText:   "profile [--db PATH] status [-o json] [--follow] [--agent ADDRESS]",
 		Description: "Fails if what was applied is no longer in force.",
 		Flags: []cli.Flag{
 			outputFlag("json"),
+			inForceFlag(), insecureFlag(),
 			&cli.BoolFlag{Name: "follow", Usage: "go on, and print each change"},
 		},
 		Action: showStatus,
@@ -71,8 +72,12 @@ func showStatus(c *cli.Context) (err error) {
 	}
 }
 
-// openInForce opens the database and the agent of the generation in force.
-// The agent is nil if there is none.
+func inForceFlag() cli.Flag {
+	return &cli.StringFlag{Name: "agent", Usage: "ask the agent at this `ADDRESS`; without it the one that loaded what is in force"}
+}
+
+// openInForce opens the database and the agent of the generation in force,
+// unless another is named. The agent is nil if there is neither.
 func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	path, err := dbPath(c)
 	if err != nil {
@@ -81,6 +86,10 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	st, err := store.Open(path)
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.IsSet("agent") {
+		agent, err := connectTo(c, c.String("agent"), path)
+		return st, agent, err
 	}
 	g, err := enforcer.InForce(c.Context, st)
 	if err != nil || g == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"runtime"
 	"slices"
 	"sort"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	names "profile/internal/tetragon"
@@ -136,7 +138,8 @@ func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.G
 	if err != nil {
 		return nil, failure(err)
 	}
-	info := &tetragon.GetInfoResponse{Version: Version, Name: names.SensorName}
+	info := &tetragon.GetInfoResponse{Version: Version, Name: names.SensorName,
+		Build: &tetragon.GetInfoResponse_BuildInfo{GoVersion: runtime.Version()}} // tetra counts on one
 	add := func(name string, on bool) {
 		info.Probes = append(info.Probes, &tetragon.GetInfoResponse_Probe{Name: name, Enabled: wrapperspb.Bool(on)})
 	}
@@ -154,7 +157,7 @@ func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.G
 // GetHealth implements the service.
 func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*tetragon.GetHealthStatusResponse, error) {
 	h := &tetragon.HealthStatus{
-		Event: tetragon.HealthStatusType_HEALTH_STATUS_TYPE_STATUS, Status: tetragon.HealthStatusResult_HEALTH_STATUS_RUNNING}
+		Event: tetragon.HealthStatusType_HEALTH_STATUS_TYPE_STATUS, Status: tetragon.HealthStatusResult_HEALTH_STATUS_RUNNING, Details: "running"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, a := range s.audits {
@@ -240,6 +243,9 @@ func (s *Server) find(name string) (bool, error) {
 
 // DeleteTracingPolicy implements the service.
 func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTracingPolicyRequest) (*tetragon.DeleteTracingPolicyResponse, error) {
+	if err := refuseNamespace(req.GetNamespace()); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := req.GetName()
@@ -261,11 +267,23 @@ func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTrac
 	return &tetragon.DeleteTracingPolicyResponse{}, nil
 }
 
+// refuseNamespace refuses to take a policy of a Kubernetes namespace for one of
+// this machine that has its name.
+func refuseNamespace(name string) error {
+	if name == "" {
+		return nil
+	}
+	return refusal("namespace", "%q, and this sensor's policies are in none", name)
+}
+
 // ConfigureTracingPolicy implements the service: it switches an enforcing
 // policy between its modes at once.
 func (s *Server) ConfigureTracingPolicy(_ context.Context, req *tetragon.ConfigureTracingPolicyRequest) (*tetragon.ConfigureTracingPolicyResponse, error) {
 	if req.Enable != nil {
-		return nil, refusal("enable", "this sensor does not disable a policy: delete it")
+		return nil, refusal("enable", "this sensor has no policies that are loaded and disabled: add or delete it")
+	}
+	if err := refuseNamespace(req.GetNamespace()); err != nil {
+		return nil, err
 	}
 	mode := req.GetMode()
 	if mode != tetragon.TracingPolicyMode_TP_MODE_ENFORCE && mode != tetragon.TracingPolicyMode_TP_MODE_MONITOR {
@@ -349,15 +367,16 @@ func (s *Server) enforcedStatus(e Enforced) (*tetragon.TracingPolicyStatus, erro
 }
 
 // GetEvents implements the service: every event from the moment of the call
-// on. Filters and aggregation are refused.
+// on. Filters and aggregation are refused; one that lets everything through, as
+// tetra sends it, is none.
 func (s *Server) GetEvents(req *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
 	switch {
-	case len(req.GetAllowList()) > 0:
-		return refusal("allow_list", "this sensor sends every event")
+	case len(req.GetAllowList()) > 0 && !slices.ContainsFunc(req.GetAllowList(), isEmpty):
+		return refusal("allow_list", "this sensor sends every event: ask without a filter")
 	case len(req.GetDenyList()) > 0:
-		return refusal("deny_list", "this sensor sends every event")
+		return refusal("deny_list", "this sensor sends every event: ask without a filter")
 	case len(req.GetFieldFilters()) > 0:
-		return refusal("field_filters", "this sensor sends every field")
+		return refusal("field_filters", "this sensor sends every field: ask without a filter")
 	case req.GetAggregationOptions() != nil:
 		return refusal("aggregation_options", "this sensor aggregates nothing")
 	}
@@ -369,3 +388,6 @@ func (s *Server) GetEvents(req *tetragon.GetEventsRequest, stream grpc.ServerStr
 	}
 	return sub.forward(stream.Context(), stream.Send)
 }
+
+// isEmpty reports whether a filter asks for nothing, and so lets everything through.
+func isEmpty(f *tetragon.Filter) bool { return proto.Equal(f, &tetragon.Filter{}) }
