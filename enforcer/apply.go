@@ -69,6 +69,9 @@ type ApplyOptions struct {
 	Group cgroup.Group // of the plan's cgroup; on another host only its Path counts
 	// Untried takes a generation on another host without proof that it acts.
 	Untried bool
+	// Dir is the agent's policy directory to keep the policies in as well, so
+	// that the agent has them when it is restarted; "" is none. See CheckDir.
+	Dir string
 }
 
 // applier brings one generation into force.
@@ -81,6 +84,7 @@ type applier struct {
 	dir      string // of the canaries, if they can be run
 	policies []*tetragon.Policy
 	promotes bool // by switching the old generation's policies
+	kept     bool // something was written into the policy directory
 	// uncounted is why the last counts of the old generation are lost.
 	uncounted error
 }
@@ -102,6 +106,9 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 	case !a.try && !o.Untried:
 		return nil, fmt.Errorf("agent %s: %w", o.Agent.Address, ErrCannotTry)
 	}
+	if err := a.checkDir(); err != nil {
+		return nil, err
+	}
 	if a.try {
 		var err error
 		if a.dir, err = canary.Dir(a.Store.Path()); err != nil {
@@ -115,7 +122,7 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 	if err := a.bring(ctx); err != nil {
 		return nil, a.fail(ctx, err)
 	}
-	return &a.gen, errors.Join(a.takeOffOthers(ctx), a.uncounted)
+	return &a.gen, errors.Join(a.takeOffOthers(ctx), clearDirs(ctx, a.Store, &a.gen), a.uncounted)
 }
 
 // record writes the generation down before the agent is asked, so that what a
@@ -141,13 +148,19 @@ func (a *applier) record(ctx context.Context) error {
 		}
 		n = max(n, highest(a.Store, policies)+1)
 		a.gen = store.Generation{N: n, State: store.StateLoading, Stage: p.Stage, Agent: a.Agent.Address,
-			Cgroup: p.Cgroup, Paths: p.Enforce, Families: p.Families, Files: p.Files,
+			Dir: a.Dir, Cgroup: p.Cgroup, Paths: p.Enforce, Families: p.Families, Files: p.Files,
 			MinRuns: p.Thresholds.MinRuns, MinWatch: p.Thresholds.MinWatch, AcceptGaps: p.Thresholds.AcceptGaps,
 			LearnedSince: p.Thresholds.Since, Wider: p.Wider, Sessions: p.Sessions, Since: time.Now()}
-		if a.promotes = a.canPromote(policies); a.promotes {
-			a.gen.Policies = slices.Clone(a.old.Policies)
-		} else if err := a.write(); err != nil {
-			return err
+		if a.canPromote(policies) {
+			if err := a.write(a.old.Policies[0], p.Stage); err != nil {
+				return err
+			}
+			a.promotes = slices.Equal(a.gen.Policies, a.old.Policies)
+		}
+		if !a.promotes {
+			if err := a.write(policyName(a.Store, n), p.Stage); err != nil {
+				return err
+			}
 		}
 		return tx.PutGeneration(&a.gen)
 	})

@@ -13,9 +13,10 @@ import (
 	"profile/store"
 )
 
-// write writes the policies of the new generation, and names them in it.
-func (a *applier) write() (err error) {
-	spec := PolicySpec{Name: policyName(a.Store, a.gen.N), Stage: a.gen.Stage, Cgroup: a.gen.Cgroup, Families: a.gen.Families,
+// write writes the policies of the new generation, and names them in it, the
+// first by name.
+func (a *applier) write(name, stage string) (err error) {
+	spec := PolicySpec{Name: name, Stage: stage, Cgroup: a.gen.Cgroup, Families: a.gen.Families,
 		Paths: a.gen.Paths, Sensor: a.Agent.IsSensor(), Limit: a.Agent.MaxPolicy}
 	if a.try {
 		spec.Canary = a.canaryPath
@@ -31,22 +32,35 @@ func (a *applier) write() (err error) {
 }
 
 // bring promotes the old generation or loads the new one, proves that it acts,
-// and records it as in force.
+// keeps it in the policy directory, and records it as in force.
 func (a *applier) bring(ctx context.Context) error {
-	if a.promotes {
-		err := a.promote(ctx)
-		if err == nil {
-			return a.recordInForce(ctx)
-		}
-		// Loading it anew is proven by itself, whatever went wrong here.
-		if anew := a.loadInstead(ctx); anew != nil {
-			return errors.Join(err, anew)
-		}
+	if err := a.act(ctx); err != nil {
+		return err
 	}
-	if err := a.load(ctx); err != nil {
+	if err := a.keep(); err != nil {
 		return err
 	}
 	return a.recordInForce(ctx)
+}
+
+func (a *applier) act(ctx context.Context) error {
+	if !a.promotes {
+		return a.load(ctx)
+	}
+	err := a.promote(ctx)
+	if err == nil {
+		return nil
+	}
+	// Loading it anew is proven by itself, whatever went wrong here.
+	err = errors.Join(err, a.demote(ctx))
+	anew := a.loadInstead(ctx)
+	if anew == nil {
+		anew = a.load(ctx)
+	}
+	if anew != nil {
+		return errors.Join(err, anew)
+	}
+	return nil
 }
 
 // load adds every policy of the new generation and proves them.
@@ -80,32 +94,34 @@ func (a *applier) canPromote(listed []*api.TracingPolicyStatus) bool {
 		missing(*a.old, listed) == nil
 }
 
-// promote switches the policies of the old generation to enforce. If that
-// fails, or they do not act, they are switched back.
+// promote switches the policies of the old generation to enforce.
 func (a *applier) promote(ctx context.Context) error {
-	err := func() error {
-		for _, name := range a.gen.Policies {
-			if err := a.Agent.SetMode(ctx, name, store.StageEnforce); err != nil {
-				return err
-			}
+	for _, name := range a.gen.Policies {
+		if err := a.Agent.SetMode(ctx, name, store.StageEnforce); err != nil {
+			return err
 		}
-		return a.prove(ctx)
-	}()
-	if err == nil {
-		return nil
 	}
+	return a.prove(ctx)
+}
+
+// demote switches them back, and has the policy directory say so.
+func (a *applier) demote(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
+	var errs []error
 	for _, name := range a.gen.Policies {
-		err = errors.Join(err, a.Agent.SetMode(ctx, name, store.StageMonitor))
+		errs = append(errs, a.Agent.SetMode(ctx, name, store.StageMonitor))
 	}
-	return err
+	if a.kept {
+		errs = append(errs, a.write(a.gen.Policies[0], store.StageMonitor), a.keep())
+	}
+	return errors.Join(errs...)
 }
 
 // loadInstead makes the new generation one with policies of its own.
 func (a *applier) loadInstead(ctx context.Context) error {
 	a.promotes = false
-	if err := a.write(); err != nil {
+	if err := a.write(policyName(a.Store, a.gen.N), a.gen.Stage); err != nil {
 		return err
 	}
 	return a.Store.Update(ctx, func(tx *store.Tx) error { return tx.PutGeneration(&a.gen) })
@@ -138,12 +154,14 @@ func (a *applier) fail(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
 	failed := &FailedError{Generation: a.gen.N, InForce: a.Plan.Loaded, Err: cause}
-	if !a.promotes {
-		if err := a.takeOff(ctx); err != nil {
-			// Recorded as loading still, it is found by status and by release.
-			failed.Left = err
-			return failed
-		}
+	undo := a.takeOff
+	if a.promotes {
+		undo = a.demote
+	}
+	if err := undo(ctx); err != nil {
+		// Recorded as loading still, it is found by status and by release.
+		failed.Left = err
+		return failed
 	}
 	err := a.Store.Update(ctx, func(tx *store.Tx) error {
 		end(&a.gen, store.StateFailed, time.Now())
@@ -153,7 +171,12 @@ func (a *applier) fail(ctx context.Context, cause error) error {
 	return failed
 }
 
+// takeOff takes the new generation out of the policy directory and off the
+// agent.
 func (a *applier) takeOff(ctx context.Context) error {
+	if err := a.unkeep(); err != nil {
+		return err
+	}
 	listed, err := a.Agent.Policies(ctx, tetragon.EnforcePrefix)
 	if err != nil {
 		return err

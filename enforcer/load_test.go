@@ -27,6 +27,7 @@ type site struct {
 	agent *tetragon.Agent
 	store *store.Store
 	group cgroup.Group // of the whole machine, as the plan has it
+	dir   string       // of policies; "" is none
 }
 
 // awaySite has an agent of another host, which lists what it is given as in
@@ -88,7 +89,7 @@ func (s *site) apply(t *testing.T, stage string, paths []string) (*store.Generat
 	if g := s.inForce(t); g != nil {
 		plan.Loaded = g.N
 	}
-	return enforcer.Apply(t.Context(), enforcer.ApplyOptions{Agent: s.agent, Store: s.store, Plan: plan, Group: s.group, Untried: true})
+	return enforcer.Apply(t.Context(), enforcer.ApplyOptions{Agent: s.agent, Store: s.store, Plan: plan, Group: s.group, Untried: true, Dir: s.dir})
 }
 
 func (s *site) mustApply(t *testing.T, stage string, paths []string) *store.Generation {

@@ -11,7 +11,8 @@ import (
 )
 
 // Release takes off every enforcing policy of the database, that of the
-// generation in force and what a killed command left, and returns their names.
+// generation in force and what a killed command left, and returns their names;
+// and removes what is kept of them in a policy directory.
 // What was counted is recorded first; that it cannot be does not keep anything
 // in force. If a policy cannot be deleted, its generation stays recorded as
 // in force, as does one that another agent has: that is an *ElsewhereError.
@@ -48,5 +49,8 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 			return true
 		})
 	}))
+	if len(kept) == 0 {
+		errs = append(errs, clearDirs(ctx, s, nil))
+	}
 	return names, errors.Join(errs...)
 }

@@ -77,7 +77,13 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	if err := status.readKills(ctx, s); err != nil {
 		return nil, err
 	}
-	return status, errors.Join(status.compare(g, policies, a == nil || a.Monitor), uncounted)
+	err = status.compare(g, policies, a == nil || a.Monitor)
+	if err == nil && g != nil {
+		if differs := compareDir(s, *g); differs != nil {
+			err = &DriftError{fmt.Sprintf("generation %d is in force, but the agent would not load it as it was when it is restarted: %v; %s", g.N, differs, mend)}
+		}
+	}
+	return status, errors.Join(err, uncounted)
 }
 
 func replacedSinceListed(g *store.Generation) []string {
@@ -106,11 +112,13 @@ func (status *Status) readKills(ctx context.Context, s *store.Store) error {
 	})
 }
 
+// mend is what to do about a drift.
+const mend = "run enforce again, or release"
+
 // compare sets the stage by what the agent lists and says how that differs
 // from what was recorded.
 // An agent without modes enforces what it has.
 func (status *Status) compare(g *store.Generation, listed []*api.TracingPolicyStatus, modes bool) error {
-	const mend = "run enforce again, or release"
 	recorded := ""
 	if g != nil {
 		recorded = fmt.Sprintf("generation %d is recorded as in force since %s, but", g.N, g.Since.Format(time.RFC3339))

@@ -43,6 +43,7 @@ func enforceCommand() *cli.Command {
 			vsockFlag(),
 			&cli.BoolFlag{Name: "wider", Usage: "enforce more widely than was learned"},
 			&cli.BoolFlag{Name: "untried", Usage: "take an agent of another host, on which enforcing cannot be tried"},
+			&cli.StringFlag{Name: "policy-dir", Usage: "keep the policies in `DIR` as well, from which a Tetragon loads them when it is restarted (by itself it has /etc/tetragon/tetragon.tp.d); stays so until it is given as ''"},
 			&cli.BoolFlag{Name: "monitor", Usage: "count, and kill nothing"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "show the plan and apply nothing"},
 			&cli.BoolFlag{Name: "yes", Usage: "apply without asking"},
@@ -106,12 +107,30 @@ func enforce(c *cli.Context) (err error) {
 	if err := confirm(e.yes, "Apply this plan?"); err != nil {
 		return err
 	}
-	g, err := enforcer.Apply(c.Context, enforcer.ApplyOptions{
-		Agent: agent, Store: e.store, Plan: plan, Group: e.group, Untried: c.Bool("untried")})
+	o := enforcer.ApplyOptions{Agent: agent, Store: e.store, Plan: plan, Group: e.group, Untried: c.Bool("untried")}
+	if o.Dir, err = e.policyDir(c, agent); err != nil {
+		return err
+	}
+	g, err := enforcer.Apply(c.Context, o)
 	if g != nil {
 		fmt.Printf("generation %d is in force, stage %s; %s\n", g.N, g.Stage, showTried(g))
 	}
+	if g != nil && g.Dir != "" {
+		fmt.Printf("kept in %s as well, from which the agent loads it when it is restarted\n", showPath(g.Dir))
+	}
 	return err
+}
+
+// policyDir is the directory that is named, else that of what is in force.
+func (e *enforcing) policyDir(c *cli.Context, agent *tetragon.Agent) (string, error) {
+	if c.IsSet("policy-dir") {
+		return c.String("policy-dir"), nil
+	}
+	g, err := enforcer.InForce(c.Context, e.store)
+	if err != nil || g == nil || g.Agent != agent.Address {
+		return "", err
+	}
+	return g.Dir, nil
 }
 
 func showTried(g *store.Generation) string {
