@@ -59,7 +59,7 @@ demo: build ## learn, report, enforce, attack and release, in a cgroup of its ow
 
 soak: build ## every test SOAK times over (10), and the long forms of some, for flaws that show once in a while
 	@go test -json -count=$(SOAK) -timeout 8h -p 1 $(RACE) ./... | $(SUM)
-	@PROFILE_SEEDS=10 PROFILE_SWAPS=200 $(GOTEST) -run 'TestRandomWorkload|TestNothingGetsThroughWhileGenerationsSwap' ./e2e | $(SUM)
+	@PROFILE_SEEDS=10 PROFILE_SWAPS=200 PROFILE_KILLS=200 $(GOTEST) -run 'TestRandomWorkload|TestNothingGetsThroughWhileGenerationsSwap|TestKilledLearnerLosesASecondAtMost' ./e2e | $(SUM)
 	@$(MAKE) fuzz FUZZTIME=10m
 
 clean: ## delete what build made

@@ -157,18 +157,20 @@ func (l *load) count(from, to time.Time) int {
 	return n
 }
 
-// Twenty learners are killed, each at some moment, while programs start all the
-// time. The database opens each time, and no more is missing than what was seen
+// Twenty learners, or as many as make soak asks for, are killed, each at some
+// moment, while programs start all the time. The database opens each time, and no more is missing than what was seen
 // in the last flush interval, for which a flush on a busy machine is given half
 // as much again.
 func TestKilledLearnerLosesASecondAtMost(t *testing.T) {
+	const rigs = 4
+	kills := many(t, "PROFILE_KILLS", 20)
 	before := loaded(t)
 	t.Run("group", func(t *testing.T) {
-		for range 4 {
+		for n := range rigs {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
-				for i := range 5 {
+				for i := range (kills + n) / rigs {
 					// Every other one long after its window has opened.
 					r.killLearner(time.Duration(i%2)*2*time.Second + rand.N(2500*time.Millisecond))
 				}
