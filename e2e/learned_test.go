@@ -23,6 +23,7 @@ func init() {
 		"each":     cmdEach,
 		"gaps":     cmdGaps,
 		"families": cmdFamilies,
+		"reach":    cmdReach,
 		"stall":    cmdStall,
 		"resume":   cmdResume,
 	})
@@ -102,6 +103,25 @@ func cmdFamilies(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the session watched %q, want %q", s.Families, args)
 		}
 	}
+}
+
+// reach PATH FAMILY/TYPE [REACH…] [ADDRESS:PORT…] [inherited=N]: exactly this
+// is what sockets of the kind were used for.
+func cmdReach(ts *testscript.TestScript, neg bool, args []string) {
+	for _, u := range mustRow(ts, args[0]).Network {
+		if u.Family+"/"+u.Type != args[1] {
+			continue
+		}
+		got := slices.Concat(u.Reach, u.Destinations)
+		if u.Inherited > 0 {
+			got = append(got, "inherited="+strconv.Itoa(u.Inherited))
+		}
+		if !slices.Equal(got, args[2:]) {
+			ts.Fatalf("%s: %s were used for %q, want %q", args[0], args[1], got, args[2:])
+		}
+		return
+	}
+	ts.Fatalf("%s used no %s", args[0], args[1])
 }
 
 // stall stops the learner, the sensor in it included, until resume.

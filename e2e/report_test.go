@@ -36,11 +36,8 @@ type (
 		PathBase64           string `json:"path_base64"`
 		Reasons              []string
 		Runs                 struct{ Seen, Complete int }
-		Network              []struct {
-			Family, Type string
-			Count        int
-		}
-		Attempts []struct {
+		Network              []useRow
+		Attempts             []struct {
 			Family, Type, Stage string
 			Count               int
 		}
@@ -48,6 +45,13 @@ type (
 			Name string
 			Runs int
 		}
+	}
+	useRow struct {
+		Family, Type string
+		Count        int
+		Reach        []string
+		Destinations []string
+		Inherited    int
 	}
 	planDoc struct {
 		Schema  int

@@ -78,6 +78,7 @@ var reaches = []struct {
 	{store.ReachLoopback, "loopback", "stayed on this machine"},
 	{store.ReachListen, "listen", "listened"},
 	{store.ReachOut, "out", "went out"},
+	{store.ReachPeer, "peer", "exchanged data with another machine"},
 }
 
 // tellReach tells what sockets were used for, as far as that is known.
@@ -90,7 +91,11 @@ func tellReach(u store.Use) string {
 	}
 	text := strings.Join(told, " and ")
 	if len(u.Destinations) > 0 {
-		text += " (to " + strings.Join(u.Destinations, ", ") + ")"
+		to := "to "
+		if u.Reach&store.ReachPeer != 0 {
+			to = "" // the other side may have begun
+		}
+		text += " (" + to + strings.Join(u.Destinations, ", ") + ")"
 	}
 	if u.Inherited > 0 {
 		if text != "" {

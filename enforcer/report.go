@@ -112,7 +112,8 @@ func (r *Report) Sessions() []SessionRow {
 	for _, id := range r.c.ids {
 		s := r.c.sessions[id]
 		row := SessionRow{ID: id, Agent: s.Agent, Hook: s.Hook, Families: append([]string{}, s.Families...),
-			From: s.Started.UTC(), To: s.end().UTC(), AwakeSeconds: s.Awake.Seconds(), Gaps: []GapRow{}}
+			From: s.Started.UTC(), To: s.end().UTC(), AwakeSeconds: s.Awake.Seconds(), Gaps: []GapRow{},
+			UsesWatched: s.Reach, HandedWatched: s.Handed}
 		for _, g := range s.Gaps {
 			row.Gaps = append(row.Gaps, GapRow{From: g.From.UTC(), To: g.To.UTC(), Cause: g.Cause, Count: g.Count})
 		}

@@ -51,10 +51,10 @@ type NetworkUse struct {
 	Last   time.Time `json:"last" yaml:"last"`
 	// Protocols are names, or numbers, as asked for; absent if none was.
 	Protocols []string `json:"protocols,omitempty" yaml:"protocols,omitempty"`
-	// Reach is what the sockets were used for: loopback, listen, out. It is
-	// absent where that is not known, or nothing was done with them.
+	// Reach is what the sockets were used for: loopback, listen, out, peer. It
+	// is absent where that is not known, or nothing was done with them.
 	Reach        []string `json:"reach,omitempty" yaml:"reach,omitempty"`
-	Destinations []string `json:"destinations,omitempty" yaml:"destinations,omitempty"` // examples of out
+	Destinations []string `json:"destinations,omitempty" yaml:"destinations,omitempty"` // examples of out and peer
 	// Inherited counts the runs that used a socket which they had not opened.
 	Inherited uint64 `json:"inherited,omitempty" yaml:"inherited,omitempty"`
 }
@@ -89,6 +89,10 @@ type SessionRow struct {
 	To           time.Time `json:"to" yaml:"to"`
 	AwakeSeconds float64   `json:"awake_seconds" yaml:"awake_seconds"`
 	Gaps         []GapRow  `json:"gaps" yaml:"gaps"`
+	// UsesWatched says that it was watched what sockets are used for, and
+	// HandedWatched that the use of sockets which another process has opened was.
+	UsesWatched   bool `json:"uses_watched" yaml:"uses_watched"`
+	HandedWatched bool `json:"handed_watched" yaml:"handed_watched"`
 }
 
 // GapRow is one gap. Count is how many observations were lost, 0 where it

@@ -161,7 +161,7 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 	case tetragon.CallFork:
 		f.forkHook = true
 		f.fork(k, at)
-	case tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend:
+	case tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend, tetragon.CallReceive:
 		f.reach(k, at)
 	case tetragon.CallLeave:
 		// What it does from here on is not seen: time that was not watched.

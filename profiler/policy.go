@@ -64,8 +64,11 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 		},
 	}
 	for _, call := range agent.Uses {
-		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{
-			Call: call, Args: []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}})
+		args := []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
+		if call == tetragon.CallReceive {
+			args = args[:1]
+		}
+		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{Call: call, Args: args})
 	}
 	return p
 }

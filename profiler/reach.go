@@ -14,32 +14,44 @@ import (
 // network use all the same; a listed process is killed for opening one, and
 // what it does with others makes it no network user.
 func (f *Fold) reach(k *api.ProcessKprobe, at int64) {
-	if len(k.GetArgs()) < 2 {
+	if len(k.GetArgs()) < 1 {
 		return
 	}
-	sock, to := k.Args[0].GetSockArg(), k.Args[1].GetSockaddrArg()
+	sock := k.Args[0].GetSockArg()
 	familyName, typeName := tetragon.FromSock(sock.GetFamily(), sock.GetType())
 	family := slices.Index(f.names, familyName)
 	typ, ok := tetragon.TypeNumber(typeName)
-	ip, err := netip.ParseAddr(to.GetAddr())
-	if family < 0 || !ok || err != nil {
+	stage, path := readLabels(k)
+	if family < 0 || !ok || stage != "" {
 		return
 	}
-	u := use{at: at, typ: socketType(family)*typeCount + socketType(typ)}
-	u.reach, u.destination = judgeReach(k.GetFunctionName(), typeName, netip.AddrPortFrom(ip.Unmap(), uint16(to.GetPort())))
-	stage, path := readLabels(k)
-	if u.reach == 0 || stage != "" {
-		return
+	u := use{at: at, typ: socketType(family)*typeCount + socketType(typ), used: true}
+	if len(k.Args) == 1 {
+		u.reach, u.destination = judgeHanded(k.GetFunctionName(), typeName, address(sock.GetDaddr(), sock.GetDport()))
+	} else {
+		to := k.Args[1].GetSockaddrArg()
+		u.reach, u.destination = judgeReach(k.GetFunctionName(), typeName, address(to.GetAddr(), to.GetPort()))
+		if u.reach == 0 {
+			return
+		}
 	}
 	if r := f.opener(k, path, at); r != nil {
 		f.note(r, u)
 	}
 }
 
+// address is not valid if the text is none.
+func address(ip string, port uint32) netip.AddrPort {
+	addr, _ := netip.ParseAddr(ip)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port))
+}
+
 // judgeReach says how far a use goes; 0 is nowhere. A datagram socket that is
 // bound to no port of its own choice only gets an address to send from.
 func judgeReach(call, typ string, to netip.AddrPort) (reach store.Reach, destination string) {
 	switch {
+	case !to.IsValid():
+		return 0, ""
 	case call == tetragon.CallBind && (typ == "stream" || to.Port() != 0):
 		return store.ReachListen, ""
 	case call == tetragon.CallBind:
@@ -50,10 +62,25 @@ func judgeReach(call, typ string, to netip.AddrPort) (reach store.Reach, destina
 	return store.ReachOut, to.String()
 }
 
+// judgeHanded does so for a socket that another has opened, by its peer, which
+// is not valid where it is not connected. Which side of a connection began it
+// is not to be seen.
+func judgeHanded(call, typ string, peer netip.AddrPort) (reach store.Reach, destination string) {
+	switch {
+	case !peer.IsValid() && call == tetragon.CallReceive && typ == "dgram":
+		return store.ReachListen, ""
+	case !peer.IsValid():
+		return 0, ""
+	case peer.Addr().IsLoopback():
+		return store.ReachLoopback, ""
+	}
+	return store.ReachPeer, peer.String()
+}
+
 // notice adds what one socket tells beside its family and type.
 func (n *tallyUse) notice(u use) {
 	n.reach |= u.reach
-	if u.reach == 0 && len(n.protocols) < store.MaxProtocols && !slices.Contains(n.protocols, u.protocol) {
+	if !u.used && len(n.protocols) < store.MaxProtocols && !slices.Contains(n.protocols, u.protocol) {
 		n.protocols = append(n.protocols, u.protocol)
 		slices.Sort(n.protocols)
 	}

@@ -55,6 +55,40 @@ func TestReachSaysWhatSocketsAreUsedFor(t *testing.T) {
 			},
 			[]store.Use{{Family: "inet", Type: "stream", Runs: 1, Protocols: []uint32{0}}},
 		},
+		"a connection that was handed over": {
+			func(w *world) {
+				w.handed(10, tetragon.CallSend, "AF_INET6", "SOCK_STREAM", "[::1]:80")
+				w.handed(10, tetragon.CallReceive, "AF_INET6", "SOCK_STREAM", "[2001:db8::1]:5000")
+			},
+			[]store.Use{
+				{Family: "inet", Type: "stream", Runs: 1, Protocols: []uint32{0}},
+				{Family: "inet6", Type: "stream", Runs: 1, Inherited: 1, Reach: store.ReachLoopback | store.ReachPeer, Destinations: []string{"[2001:db8::1]:5000"}},
+			},
+		},
+		"handed over and not connected": {
+			func(w *world) {
+				w.handed(10, tetragon.CallReceive, "AF_INET6", "SOCK_DGRAM", "")
+				w.handed(10, tetragon.CallReceive, "AF_INET6", "SOCK_RAW", "")
+				w.handed(10, tetragon.CallSend, "AF_PACKET", "SOCK_DGRAM", "")
+				w.handed(10, tetragon.CallSend, "AF_UNIX", "SOCK_DGRAM", "")
+			},
+			[]store.Use{
+				{Family: "inet", Type: "stream", Runs: 1, Protocols: []uint32{0}},
+				{Family: "inet6", Type: "dgram", Runs: 1, Inherited: 1, Reach: store.ReachListen},
+				{Family: "inet6", Type: "raw", Runs: 1, Inherited: 1},
+				{Family: "packet", Type: "dgram", Runs: 1, Inherited: 1},
+			},
+		},
+		"its own, told as handed over": { // as the sensor does after a fork
+			func(w *world) { w.handed(10, tetragon.CallSend, "AF_INET", "SOCK_STREAM", "127.0.0.1:80") },
+			[]store.Use{{Family: "inet", Type: "stream", Runs: 1, Protocols: []uint32{0}, Reach: store.ReachLoopback}},
+		},
+		"a listed process with a connection that was handed over": {
+			func(w *world) {
+				w.handed(10, tetragon.CallReceive, "AF_INET6", "SOCK_DGRAM", "", as{listed: store.StageEnforce})
+			},
+			[]store.Use{{Family: "inet", Type: "stream", Runs: 1, Protocols: []uint32{0}}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t).open()
@@ -66,6 +100,19 @@ func TestReachSaysWhatSocketsAreUsedFor(t *testing.T) {
 				t.Errorf("network use (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Of a process that ran before, nobody knows which sockets it opened itself.
+func TestWhatRanBeforeWasNotHandedItsSockets(t *testing.T) {
+	w := newWorld(t)
+	w.before(10, "/bin/a")
+	w.open()
+	w.handed(10, tetragon.CallSend, "AF_INET", "SOCK_STREAM", "127.0.0.1:80")
+	got := w.tally("/bin/a").Network
+	want := []store.Use{{Family: "inet", Type: "stream", Runs: 1, Reach: store.ReachLoopback}}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(store.Use{}, "First", "Last")); diff != "" {
+		t.Errorf("network use (-want +got):\n%s", diff)
 	}
 }
 

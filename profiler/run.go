@@ -5,7 +5,7 @@ package profiler
 // counts for nothing but what its processes do.
 type run struct {
 	of        *tally // nil until its executable is known
-	pid       uint32 // of the process that exec'd
+	pid       uint32 // of the process that exec'd; 0 where the exec was not told
 	began     int64  // its exec
 	processes int
 	maybe     int    // of these, those that may be threads

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			BootID: boot,
 			Hook:   o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
 			Reach:  len(o.Agent.Uses) > 0,
+			Handed: slices.Contains(o.Agent.Uses, tetragon.CallReceive),
 			Cgroup: o.Group.Path, Only: o.Only,
 			Started: now,
 		},

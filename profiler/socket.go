@@ -23,9 +23,9 @@ type use struct {
 	protocol uint32 // of a socket that is opened
 	at       int64
 
-	// of a socket that is used, by whoever opened it
-	reach       store.Reach // 0: it is opened
-	destination string      // of ReachOut
+	used        bool // not opened, but used, whoever opened it
+	reach       store.Reach
+	destination string // of ReachOut and ReachPeer
 }
 
 func (f *Fold) typeName(s socketType) (family, typ string) {
@@ -82,7 +82,7 @@ func (f *Fold) note(r *run, u use) {
 		// Its exec may be told yet.
 	}
 	same := func(o use) bool {
-		return o.typ == u.typ && o.stage == u.stage && o.reach == u.reach && o.destination == u.destination
+		return o.typ == u.typ && o.stage == u.stage && o.used == u.used && o.reach == u.reach && o.destination == u.destination
 	}
 	if len(r.sockets) < maxSockets && !slices.ContainsFunc(r.sockets, same) {
 		r.sockets = append(r.sockets, u)
@@ -155,7 +155,7 @@ func (f *Fold) use(r *run, u use) {
 	if r.used[word]&bit == 0 {
 		r.used[word] |= bit
 		n.runs++
-		if u.reach != 0 {
+		if u.used && r.pid != 0 { // without its exec, what it opened was not told either
 			n.inherited++
 		}
 	}

@@ -206,7 +206,6 @@ func (w *world) socket(pid uint32, family, typ int32, opts ...as) {
 	w.kprobe(tetragon.CallSocketCreate, w.who(pid), ints(family, typ, 0, 0), data, o.policy)
 }
 
-// before tells of a process that ran before the policy was loaded.
 // uses tells what a socket is used for: call, family, type, address.
 func (w *world) uses(pid uint32, call, family, typ, to string, opts ...as) {
 	addr := netip.MustParseAddrPort(to)
@@ -220,6 +219,22 @@ func (w *world) uses(pid uint32, call, family, typ, to string, opts ...as) {
 	}, data, testPolicy)
 }
 
+// handed tells that a socket is used which another process has opened: call,
+// family, type, and the address of the peer, "" if it has none.
+func (w *world) handed(pid uint32, call, family, typ, peer string, opts ...as) {
+	sock := &api.KprobeSock{Family: family, Type: typ}
+	if peer != "" {
+		addr := netip.MustParseAddrPort(peer)
+		sock.Daddr, sock.Dport = addr.Addr().String(), uint32(addr.Port())
+	}
+	var data []*api.KprobeArgument
+	if stage := one(opts).listed; stage != "" {
+		data = append(data, text(tetragon.LabelListed, stage))
+	}
+	w.kprobe(call, w.who(pid), []*api.KprobeArgument{{Arg: &api.KprobeArgument_SockArg{SockArg: sock}}}, data, testPolicy)
+}
+
+// before tells of a process that ran before the policy was loaded.
 func (w *world) before(pid uint32, path string) {
 	p := w.process(pid, path, "procFS")
 	w.live[pid] = p

@@ -126,8 +126,9 @@ type Use struct {
 	// Reach is what the sockets were used for. It is empty where a socket was
 	// opened and no more is known: Session.Reach says whether it would be.
 	Reach Reach `msgpack:"e,omitempty" yaml:"reach,omitempty"`
-	// Destinations are examples of where ReachOut went, "address:port" as
-	// net/netip writes it; sorted, at most MaxDestinations.
+	// Destinations are examples of where ReachOut went and of the other end of
+	// ReachPeer, "address:port" as net/netip writes it; sorted, at most
+	// MaxDestinations.
 	Destinations []string `msgpack:"d,omitempty" yaml:"destinations,omitempty"`
 	// Inherited counts the runs that used a socket which they had not opened:
 	// inherited, passed over AF_UNIX, or socket-activated.
@@ -137,11 +138,12 @@ type Use struct {
 // Reach is a set of the ways in which sockets were used.
 type Reach uint8
 
-// The ways, as far as a hook of connect, send or bind tells them.
+// The ways, as far as a hook of connect, send, receive or bind tells them.
 const (
 	ReachLoopback Reach = 1 << iota // connected or sent to an address of this machine's loopback
 	ReachListen                     // bound to a port, to be reached
 	ReachOut                        // connected or sent to any other address
+	ReachPeer                       // sent or received on a connection to any other address that another process has opened
 )
 
 // Attempt is a socket opened, or tried, by a listed executable. Stage is the

@@ -71,6 +71,15 @@ func inSchema2() (rows []Evidence, s Session, generations []Generation) {
 	return rows, s, []Generation{older, g}
 }
 
+// inSchema3 is what testdata/schema-3.db.gz was filled with.
+func inSchema3() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, generations = inSchema2()
+	rows[len(rows)-1].Files[0].Network = []Use{{Family: "inet", Type: "stream", Runs: 3, First: s.Started, Last: s.Ended, Protocols: []uint32{0, 6},
+		Reach: ReachLoopback | ReachOut, Destinations: []string{"192.0.2.1:443"}, Inherited: 1}}
+	generations[1].Dir = "/etc/tetragon/tetragon.tp.d"
+	return rows, s, generations
+}
+
 func schemaOf(t *testing.T, name string) string {
 	t.Helper()
 	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
@@ -92,6 +101,7 @@ func schemaOf(t *testing.T, name string) string {
 func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	rows1, session1, generation1 := inSchema1()
 	rows2, session2, generations2 := inSchema2()
+	rows3, session3, generations3 := inSchema3()
 	for _, c := range []struct {
 		schema      int
 		rows        []Evidence
@@ -100,6 +110,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	}{
 		{1, rows1, session1, []Generation{generation1}},
 		{2, rows2, session2, generations2},
+		{3, rows3, session3, generations3},
 	} {
 		for call, first := range map[string]func(*Store) error{
 			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },

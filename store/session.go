@@ -32,6 +32,9 @@ type Session struct {
 	// Reach says that connect, send and bind were watched too, so that a use
 	// without a Reach was a socket that nothing was done with.
 	Reach bool `msgpack:"reach,omitempty" yaml:"reach,omitempty"`
+	// Handed says that sending and receiving on sockets that another process
+	// has opened was watched too.
+	Handed bool `msgpack:"handed,omitempty" yaml:"handed,omitempty"`
 }
 
 // Window is time proven to be watched.

@@ -206,6 +206,12 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 	}
 	for _, s := range r.Sessions() {
 		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %.0fs", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "), s.AwakeSeconds)
+		switch {
+		case !s.UsesWatched:
+			fmt.Fprint(w, "\n  not watched: what sockets are used for, and the use of sockets that were handed to a program")
+		case !s.HandedWatched:
+			fmt.Fprint(w, "\n  not watched: sending and receiving on sockets that were handed to a program")
+		}
 		for _, g := range s.Gaps {
 			fmt.Fprintf(w, "\n  gap %s to %s: %s, %d lost", g.From.Local().Format("15:04:05.000"), g.To.Local().Format("15:04:05.000"), g.Cause, g.Count)
 		}
@@ -254,7 +260,7 @@ func showUse(row enforcer.Row) string {
 			part += " " + strings.Join(u.Reach, "+")
 		}
 		if len(u.Destinations) > 0 {
-			part += " to " + strings.Join(u.Destinations, " ")
+			part += " (" + strings.Join(u.Destinations, " ") + ")"
 		}
 		if u.Inherited > 0 {
 			part += " inherited"

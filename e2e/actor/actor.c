@@ -25,74 +25,12 @@ static void fail(const char *what)
 	exit(3);
 }
 
-static int family_of(const char *name)
-{
-	if (!strcmp(name, "inet6"))
-		return AF_INET6;
-	if (!strcmp(name, "unix"))
-		return AF_UNIX;
-	if (!strcmp(name, "netlink"))
-		return AF_NETLINK;
-	if (!strcmp(name, "packet"))
-		return AF_PACKET;
-	if (!strcmp(name, "vsock"))
-		return AF_VSOCK;
-	return AF_INET;
-}
-
-static int type_of(const char *name)
-{
-	if (!strcmp(name, "dgram"))
-		return SOCK_DGRAM;
-	if (!strcmp(name, "raw"))
-		return SOCK_RAW;
-	return SOCK_STREAM;
-}
-
-/* raw sockets of the internet families have no protocol of their own */
-static int protocol_of(const char *spec)
-{
-	if (!strcmp(spec, "inet/raw"))
-		return IPPROTO_ICMP;
-	if (!strcmp(spec, "inet6/raw"))
-		return IPPROTO_ICMPV6;
-	return 0;
-}
-
-/* family/type, such as inet/dgram; the socket stays open */
-static void open_socket(const char *spec)
-{
-	char family[32];
-	const char *type = strchr(spec, '/');
-
-	if (!type || type - spec >= (long)sizeof(family))
-		exit(2);
-	memcpy(family, spec, type - spec);
-	family[type - spec] = 0;
-	if (socket(family_of(family), type_of(type + 1), protocol_of(spec)) < 0)
-		fail("socket");
-}
+#include "net.h"
 
 static void *open_in_thread(void *spec)
 {
 	open_socket(spec);
 	return NULL;
-}
-
-/* sends one byte to a port of 127.0.0.1 */
-static void send_to(const char *port, int type)
-{
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
-	int fd = socket(AF_INET, type, 0);
-
-	if (fd < 0)
-		fail("socket");
-	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
-		fail("connect");
-	if (write(fd, "x", 1) != 1)
-		fail("write");
-	close(fd);
 }
 
 static void await(pid_t pid)
@@ -230,14 +168,16 @@ static int perform(char **argv)
 	for (; *argv; argv++) {
 		char *op = *argv, *arg = argv[1] ? argv[1] : "";
 
-		if (!strcmp(op, "socket")) {
-			open_socket(arg), argv++;
+		int words = perform_net(op, arg, argv[1] && argv[2] ? argv[2] : "");
+
+		if (words) {
+			argv += words - 1;
+		} else if (!strcmp(op, "give")) {
+			return give(argv + 1);
+		} else if (!strcmp(op, "activate")) {
+			activate(argv + 1);
 		} else if (!strcmp(op, "thread")) {
 			in_thread(arg), argv++;
-		} else if (!strcmp(op, "tcp")) {
-			send_to(arg, SOCK_STREAM), argv++;
-		} else if (!strcmp(op, "udp")) {
-			send_to(arg, SOCK_DGRAM), argv++;
 		} else if (!strcmp(op, "touch")) {
 			touch(arg), argv++;
 		} else if (!strcmp(op, "await")) {

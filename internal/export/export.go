@@ -22,8 +22,9 @@ import (
 	"profile/store"
 )
 
-// schema is the version of the form.
-const schema = 1
+// schema is the version of the form. Version 2 has fields that are unknown in
+// what was written before.
+const schema = 2
 
 // Export is what was learned: sessions sorted by ID, evidence by path, scope
 // and session, and each of them once.
@@ -108,7 +109,7 @@ func Read(r io.Reader) (*Export, error) {
 		return nil, fmt.Errorf("read an export: %w", err)
 	case f.Schema > schema:
 		return nil, fmt.Errorf("read an export: it has schema %d, and this profile knows %d: use a newer profile", f.Schema, schema)
-	case f.Schema != schema:
+	case f.Schema < 1:
 		return nil, fmt.Errorf("read an export: its schema is %d, and should be %d", f.Schema, schema)
 	}
 	x := &Export{Sessions: f.Sessions, Evidence: f.Evidence}

@@ -53,7 +53,7 @@ func drawExport(t *rapid.T) *Export {
 		}
 		id := fmt.Sprintf("s%d", i)
 		x.Sessions = append(x.Sessions, store.Session{ID: id, Agent: drawText(t), Hook: drawText(t), Families: drawList(t, drawText), Cgroup: "/",
-			Started: drawTime(t), Ended: drawTime(t), Awake: time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "awake")), Reach: rapid.Bool().Draw(t, "reach"),
+			Started: drawTime(t), Ended: drawTime(t), Awake: time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "awake")), Reach: rapid.Bool().Draw(t, "reach"), Handed: rapid.Bool().Draw(t, "handed"),
 			Windows: drawList(t, func(t *rapid.T) store.Window { return store.Window{From: drawTime(t), To: drawTime(t)} }),
 			Gaps: drawList(t, func(t *rapid.T) store.Gap {
 				return store.Gap{From: drawTime(t), Cause: drawText(t), Count: drawCount(t)}
@@ -208,7 +208,7 @@ func TestReadRefuses(t *testing.T) {
 	for name, bad := range map[string]string{
 		"nothing":           "",
 		"no schema":         "sessions: []\nevidence: []\n",
-		"a newer schema":    "schema: 2\n",
+		"a newer schema":    "schema: 3\n",
 		"an unknown field":  good + "  secrets: 1\n",
 		"arguments":         good + "  files:\n  - args: [a]\n",
 		"two documents":     good + "---\n" + good,
@@ -229,7 +229,7 @@ func TestAnExportHasOneFactALine(t *testing.T) {
 	x := &Export{Sessions: []store.Session{{ID: "s", Agent: "embedded", Families: []string{"inet", "inet6"}, Started: day, Awake: time.Hour}},
 		Evidence: []store.Evidence{{Key: store.Key{Scope: "host", Path: "/bin/a"}, Session: "s", FirstSeen: day,
 			Files: []store.Tally{{Seen: 1, Network: []store.Use{{Family: "inet", Type: "stream", Runs: 1, Reach: store.ReachOut, Destinations: []string{"192.0.2.1:80"}}}}}}}}
-	const want = `schema: 1
+	const want = `schema: 2
 sessions:
 - id: s
   agent: embedded

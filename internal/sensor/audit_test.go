@@ -316,7 +316,11 @@ func TestAuditTellsWhatSocketsAreUsedFor(t *testing.T) {
 	upTo := collect(t, a)
 	p := auditPolicy("profile-learn-test", g)
 	for _, call := range a.Uses {
-		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{Call: call, Args: useArgs})
+		args := useArgs
+		if call == tetragon.CallReceive {
+			args = handedArgs
+		}
+		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{Call: call, Args: args})
 	}
 	if err := a.Add(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -332,6 +336,8 @@ quietly(socket.socket(socket.AF_INET6).connect, ("2001:db8::1", 2, 0, 0))
 u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 quietly(u.bind, ("127.0.0.1", 0))
 quietly(u.sendto, b"x", ("127.0.0.1", 3))
+u.setblocking(False)
+quietly(u.recv, 1) # on a socket of its own: not told
 socket.socket().bind(("0.0.0.0", 0))`)
 	var told []string
 	for _, ev := range upTo(exited(py)) {

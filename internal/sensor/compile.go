@@ -34,6 +34,7 @@ type Policy struct {
 	// Of an audit policy: the hooks that give events.
 	Sockets, Execs, Forks  bool
 	Connects, Binds, Sends bool
+	Receives               bool
 
 	// Paths, or prefixes of them, and how they are compared; none is no
 	// comparison, for an audit policy alone.
@@ -95,7 +96,7 @@ func compile(text string, sees []int32) (*Policy, error) {
 }
 
 // uses reports whether the policy asks what sockets are used for.
-func (out *Policy) uses() bool { return out.Connects || out.Binds || out.Sends }
+func (out *Policy) uses() bool { return out.Connects || out.Binds || out.Sends || out.Receives }
 
 func (out *Policy) readOptions(options []tetragon.Option) (mode string, err error) {
 	seen := map[string]bool{}
@@ -155,6 +156,8 @@ func (out *Policy) readHook(field string, k tetragon.KProbe, sees []int32) error
 		return out.readPlainHook(field, k, &out.Binds, useArgs)
 	case tetragon.CallSend:
 		return out.readPlainHook(field, k, &out.Sends, useArgs)
+	case tetragon.CallReceive:
+		return out.readPlainHook(field, k, &out.Receives, handedArgs)
 	}
 	return refusal(field+".call", "this sensor has no hook %q", k.Call)
 }
@@ -176,6 +179,7 @@ var (
 	socketArgs = []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}}
 	execArgs   = []tetragon.Arg{{Index: 0, Type: "linux_binprm"}}
 	useArgs    = []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
+	handedArgs = []tetragon.Arg{{Index: 0, Type: "socket"}}
 	forkArgs   = []tetragon.Arg{{Index: 0, BTFType: "task_struct", Resolve: "pid"}, {Index: 0, BTFType: "task_struct", Resolve: "tgid"}}
 )
 

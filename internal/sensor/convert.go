@@ -85,6 +85,10 @@ func (c *converter) convert(r *record) {
 		c.sendUse(r, names.CallBind, c.policy.Binds)
 	case bpf.SensorKindKIND_SEND:
 		c.sendUse(r, names.CallSend, c.policy.Sends)
+	case bpf.SensorKindKIND_HANDED_SEND:
+		c.sendHanded(r, names.CallSend)
+	case bpf.SensorKindKIND_HANDED_RECV:
+		c.sendHanded(r, names.CallReceive)
 	}
 }
 
@@ -93,16 +97,26 @@ func (c *converter) sendUse(r *record, call string, asked bool) {
 	if !asked || !c.policy.matches(string(r.path)) {
 		return
 	}
-	family := "AF_INET"
-	if r.Family == unix.AF_INET6 {
-		family = "AF_INET6"
-	}
+	family := names.SockFamilyName(int32(r.Family))
 	c.sendKprobe(r, c.table.find(r), call, []*tetragon.KprobeArgument{
 		{Arg: &tetragon.KprobeArgument_SockArg{SockArg: &tetragon.KprobeSock{
 			Family: family, Type: names.SockTypeName(int32(r.Type)), Protocol: strconv.Itoa(int(r.Protocol))}}},
 		{Arg: &tetragon.KprobeArgument_SockaddrArg{SockaddrArg: &tetragon.KprobeSockaddr{
 			Family: family, Addr: r.address.Addr().String(), Port: uint32(r.address.Port())}}},
 	}, c.socketData(r))
+}
+
+// sendHanded tells of the use of a socket that the process was handed.
+func (c *converter) sendHanded(r *record, call string) {
+	if !c.policy.Receives || !c.policy.matches(string(r.path)) {
+		return
+	}
+	sock := &tetragon.KprobeSock{Family: names.SockFamilyName(int32(r.Family)), Type: names.SockTypeName(int32(r.Type)), Protocol: strconv.Itoa(int(r.Protocol))}
+	if r.address.Port() != 0 {
+		sock.Daddr, sock.Dport = r.address.Addr().String(), uint32(r.address.Port())
+	}
+	c.sendKprobe(r, c.table.find(r), call,
+		[]*tetragon.KprobeArgument{{Arg: &tetragon.KprobeArgument_SockArg{SockArg: sock}}}, c.socketData(r))
 }
 
 // before tells of a process whose start was not seen.

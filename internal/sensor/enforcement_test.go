@@ -371,7 +371,7 @@ func TestEnforcementRefusesWhereItCannotKill(t *testing.T) {
 		return
 	}
 	g := confine(t)
-	a := serve(t, Config{Name: "sensor-test-deny", Node: "node", probe: func() (hooks, error) { return cgroupHooks(false, false), nil }})
+	a := serve(t, Config{Name: "sensor-test-deny", Node: "node", probe: func() (hooks, error) { return cgroupHooks(false, false, true), nil }})
 	py, name := python(t), "profile-enforce-test"
 	load(t, a, enforcingPolicy(name, "enforce", g, py))
 	refused := "import socket,sys\ntry: socket.socket()\nexcept PermissionError: sys.exit(0)\nsys.exit(1)"

@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"profile/internal/tetragon"
 )
 
 // hooks are what this kernel takes: which programs see and refuse sockets, and
@@ -21,8 +23,10 @@ type hooks struct {
 	kill     bool // what refuses can kill as well
 
 	// uses are programs that see what sockets are used for, and their place in
-	// a cgroup, AttachNone for tracing programs.
-	uses map[string]ebpf.AttachType
+	// a cgroup, AttachNone for tracing programs. handed says that they see
+	// sending and receiving on sockets that another has opened.
+	uses   map[string]ebpf.AttachType
+	handed bool
 }
 
 const (
@@ -39,13 +43,16 @@ func createHooks() hooks {
 		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP},
 		observe:  []string{"observe_create"}, enforce: []string{"enforce_create"}, kill: true,
 		uses: map[string]ebpf.AttachType{
-			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone, "observe_send": ebpf.AttachNone},
+			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone,
+			"observe_send": ebpf.AttachNone, "observe_receive": ebpf.AttachNone},
+		handed: true,
 	}
 }
 
 // cgroupHooks see AF_INET and AF_INET6; raw says that CAP_NET_RAW is seen
-// beside them, and with it AF_PACKET and AF_XDP.
-func cgroupHooks(kill, raw bool) hooks {
+// beside them, and with it AF_PACKET and AF_XDP, and handed that sending and
+// receiving are.
+func cgroupHooks(kill, raw, handed bool) hooks {
 	h := hooks{name: hookCgroup, families: []int32{unix.AF_INET, unix.AF_INET6}, cgroup: true, kill: kill,
 		uses: map[string]ebpf.AttachType{
 			"observe_connect4": ebpf.AttachCGroupInet4Connect, "observe_connect6": ebpf.AttachCGroupInet6Connect,
@@ -57,7 +64,19 @@ func cgroupHooks(kill, raw bool) hooks {
 		h.families = append(h.families, unix.AF_PACKET, unix.AF_XDP)
 		h.observe, h.enforce = []string{"observe_raw"}, []string{"enforce_raw"}
 	}
+	if h.handed = handed; handed {
+		h.uses["observe_sent"], h.uses["observe_received"] = ebpf.AttachNone, ebpf.AttachNone
+	}
 	return h
+}
+
+// calls are the hooks that tell what a socket is used for, as an agent names them.
+func (h hooks) calls() []string {
+	calls := []string{tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend}
+	if h.handed {
+		calls = append(calls, tetragon.CallReceive)
+	}
+	return calls
 }
 
 // seeing is the hooks with which all of the families are seen: AF_VSOCK, where
@@ -83,7 +102,7 @@ var probe = sync.OnceValues(func() (hooks, error) {
 	if err := loads("observe_socket"); err != nil {
 		return hooks{}, fmt.Errorf("this kernel takes neither %s nor %s: %w", hookCreate, hookCgroup, err)
 	}
-	return cgroupHooks(killErr == nil, attaches("probe_raw") == nil), nil
+	return cgroupHooks(killErr == nil, attaches("probe_raw") == nil, attaches("probe_received") == nil), nil
 })
 
 // loads tries to load one program.

@@ -15,8 +15,9 @@ import (
 // makes one up, and has the server's side of the API for nothing. The server
 // calls it under a lock of its own, Hook excepted.
 type Kernel interface {
-	// Hook names the socket hook, and the families that it sees.
-	Hook() (name string, families []int32, err error)
+	// Hook names the socket hook, the families that it sees, and the calls that
+	// tell what a socket is used for.
+	Hook() (name string, families []int32, uses []string, err error)
 	// Audit loads an audit policy, and publishes its events until it is
 	// stopped.
 	Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Audit, error)
@@ -61,9 +62,9 @@ type machine struct {
 	names *listNames
 }
 
-func (m machine) Hook() (string, []int32, error) {
+func (m machine) Hook() (string, []int32, []string, error) {
 	h, err := m.cfg.probe()
-	return h.name, h.families, err
+	return h.name, h.families, h.calls(), err
 }
 
 func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Audit, error) {

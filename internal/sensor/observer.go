@@ -140,8 +140,14 @@ func (o *observer) attachProcesses() error {
 	return o.attachTracing(names...)
 }
 
-// attachSockets attaches the socket hooks; that of cgroups to a directory.
+// attachSockets attaches the socket hooks; that of cgroups to a directory. What
+// a socket is used for is told to the cgroup in which it was opened, which can
+// be any: those are attached to the root.
 func (o *observer) attachSockets(dir string) error {
+	root, err := cgroup.Root()
+	if err != nil {
+		return err
+	}
 	if o.hooks.cgroup {
 		if err := o.attachCgroup(dir, "observe_socket", ebpf.AttachCGroupInetSockCreate); err != nil {
 			return err
@@ -152,7 +158,7 @@ func (o *observer) attachSockets(dir string) error {
 		if place == ebpf.AttachNone {
 			err = o.attachTracing(name)
 		} else {
-			err = o.attachCgroup(dir, name, place)
+			err = o.attachCgroup(root.Dir, name, place)
 		}
 		if err != nil {
 			return err
@@ -248,7 +254,8 @@ func (r *record) decode(raw []byte) (int, error) {
 // decodeAddress reads what follows the room for a path in a struct use_event.
 func (r *record) decodeAddress(raw []byte) error {
 	switch bpf.SensorKind(r.Kind) {
-	case bpf.SensorKindKIND_CONNECT, bpf.SensorKindKIND_BIND, bpf.SensorKindKIND_SEND:
+	case bpf.SensorKindKIND_CONNECT, bpf.SensorKindKIND_BIND, bpf.SensorKindKIND_SEND,
+		bpf.SensorKindKIND_HANDED_SEND, bpf.SensorKindKIND_HANDED_RECV:
 	default:
 		return nil
 	}

@@ -134,7 +134,7 @@ func (s *Server) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetr
 // GetInfo implements the service: the probes name the socket hook, the
 // families that it sees, and those that it does not.
 func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.GetInfoResponse, error) {
-	hook, families, err := s.kernel.Hook()
+	hook, families, uses, err := s.kernel.Hook()
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -144,7 +144,7 @@ func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.G
 		info.Probes = append(info.Probes, &tetragon.GetInfoResponse_Probe{Name: name, Enabled: wrapperspb.Bool(on)})
 	}
 	add(names.HookProbe+hook, true)
-	for _, call := range []string{names.CallConnect, names.CallBind, names.CallSend} {
+	for _, call := range uses {
 		add(names.UseProbe+call, true)
 	}
 	for _, f := range names.NetworkFamilies() {
@@ -172,7 +172,7 @@ func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*
 // names.OptionDetails is a learner's: it is taken off when the connection that
 // added it ends, and its events are for that one alone.
 func (s *Server) AddTracingPolicy(ctx context.Context, req *tetragon.AddTracingPolicyRequest) (*tetragon.AddTracingPolicyResponse, error) {
-	_, families, err := s.kernel.Hook()
+	_, families, _, err := s.kernel.Hook()
 	if err != nil {
 		return nil, failure(err)
 	}

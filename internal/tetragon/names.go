@@ -14,11 +14,15 @@ const (
 	CallFork         = "wake_up_new_task"               // arg 0 twice: pid, then tgid of the new task
 
 	// What a socket is used for, by whoever opened it: args 0 (socket: family,
-	// type and protocol) and 1 (sockaddr). The last is told where an address
-	// goes with what is sent.
+	// type and protocol) and 1 (sockaddr).
 	CallConnect = "security_socket_connect"
 	CallBind    = "security_socket_bind"
+	// CallSend has them where an address goes with what is sent. Without one it
+	// is told, as CallReceive is, by an embedded sensor that has CallReceive,
+	// once for each family and type of which the process was handed a socket
+	// and opened none: arg 0 alone, with the address of the peer.
 	CallSend    = "security_socket_sendmsg"
+	CallReceive = "security_socket_recvmsg"
 
 	// CallLeave is no hook that a policy asks for: with OptionCgroup and
 	// OptionDetails the embedded sensor tells by it that a process has left
@@ -145,6 +149,10 @@ func TypeNumber(name string) (int32, bool) {
 	}
 	return 0, false
 }
+
+// SockFamilyName is a socket family as an agent names it in a sock argument:
+// AF_INET and so on.
+func SockFamilyName(number int32) string { return "AF_" + strings.ToUpper(FamilyName(number)) }
 
 // SockTypeName is a socket type as an agent names it in a sock argument:
 // SOCK_STREAM and so on.

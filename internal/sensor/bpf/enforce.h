@@ -230,6 +230,12 @@ int probe_kill(struct bpf_sock *sk)
 	return 1;
 }
 
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(probe_received, struct sock *sk, int received, int flags)
+{
+	return 0;
+}
+
 SEC("tp_btf/cap_capable")
 int BPF_PROG(probe_raw, const struct cred *cred, struct user_namespace *target,
 	const struct user_namespace *capable, int cap, int ret)

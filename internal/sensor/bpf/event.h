@@ -19,7 +19,10 @@ enum kind {
 	KIND_CONNECT = 8, /* a socket is used: name holds struct address */
 	KIND_BIND = 9,
 	KIND_SEND = 10,
-	KINDS = 11,
+	/* A socket is used that the image did not open: the address is the peer's. */
+	KIND_HANDED_SEND = 11,
+	KIND_HANDED_RECV = 12,
+	KINDS = 13,
 };
 
 enum flag {
@@ -128,6 +131,7 @@ struct {
 
 struct told {
 	__u64 sockets;	       /* bits by family and type */
+	__u64 known;	       /* the same; of the image, whatever the lists and its cgroup */
 	__u64 ways;	       /* bits by what a socket was used for, family and type */
 	__u32 uses[TOLD_USES]; /* hashes of the uses that were told whole */
 	__u64 cgroup;

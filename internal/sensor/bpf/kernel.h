@@ -21,6 +21,7 @@
 #define AF_INET6 10
 #define AF_PACKET 17
 #define AF_VSOCK 40
+#define AF_XDP 44
 #define TS_COMPAT 2
 #define SOCK_RAW 3
 #define CAP_NET_RAW 13
@@ -198,12 +199,22 @@ struct linux_binprm {
 	const char *interp;
 };
 
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+	} in6_u;
+};
+
 struct sock_common {
 	unsigned short skc_family;
+	__u32 skc_daddr;
+	__u16 skc_dport;
+	struct in6_addr skc_v6_daddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	unsigned int sk_kern_sock : 1;
 	__u16 sk_type;
 	__u16 sk_protocol;
 };

@@ -143,8 +143,10 @@ int BPF_PROG(observe_exec, struct task_struct *task, pid_t old_pid, struct linux
 	if (scope_level) {
 		struct told *t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
 
-		if (t)
+		if (t) {
 			tell_anew(t);
+			t->known = 0;
+		}
 	} else {
 		bpf_task_storage_delete(&told, task->group_leader);
 	}

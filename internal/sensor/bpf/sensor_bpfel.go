@@ -69,17 +69,19 @@ const (
 type SensorKind uint32
 
 const (
-	SensorKindKIND_EXEC    SensorKind = 1
-	SensorKindKIND_FORK    SensorKind = 2
-	SensorKindKIND_EXIT    SensorKind = 3
-	SensorKindKIND_SOCKET  SensorKind = 4
-	SensorKindKIND_TASK    SensorKind = 5
-	SensorKindKIND_HELD    SensorKind = 6
-	SensorKindKIND_LEFT    SensorKind = 7
-	SensorKindKIND_CONNECT SensorKind = 8
-	SensorKindKIND_BIND    SensorKind = 9
-	SensorKindKIND_SEND    SensorKind = 10
-	SensorKindKINDS        SensorKind = 11
+	SensorKindKIND_EXEC        SensorKind = 1
+	SensorKindKIND_FORK        SensorKind = 2
+	SensorKindKIND_EXIT        SensorKind = 3
+	SensorKindKIND_SOCKET      SensorKind = 4
+	SensorKindKIND_TASK        SensorKind = 5
+	SensorKindKIND_HELD        SensorKind = 6
+	SensorKindKIND_LEFT        SensorKind = 7
+	SensorKindKIND_CONNECT     SensorKind = 8
+	SensorKindKIND_BIND        SensorKind = 9
+	SensorKindKIND_SEND        SensorKind = 10
+	SensorKindKIND_HANDED_SEND SensorKind = 11
+	SensorKindKIND_HANDED_RECV SensorKind = 12
+	SensorKindKINDS            SensorKind = 13
 )
 
 type SensorMatchOp uint32
@@ -138,6 +140,7 @@ type SensorTally struct {
 type SensorTold struct {
 	_       structs.HostLayout
 	Sockets uint64
+	Known   uint64
 	Ways    uint64
 	Uses    [8]uint32
 	Cgroup  uint64
@@ -211,15 +214,19 @@ const (
 	SensorProgObserveFork     = "observe_fork"
 	SensorProgObserveMove     = "observe_move"
 	SensorProgObserveRaw      = "observe_raw"
+	SensorProgObserveReceive  = "observe_receive"
+	SensorProgObserveReceived = "observe_received"
 	SensorProgObserveSend     = "observe_send"
 	SensorProgObserveSendmsg4 = "observe_sendmsg4"
 	SensorProgObserveSendmsg6 = "observe_sendmsg6"
+	SensorProgObserveSent     = "observe_sent"
 	SensorProgObserveSocket   = "observe_socket"
 	SensorProgObserveTask     = "observe_task"
 	SensorProgObserveVsock    = "observe_vsock"
 	SensorProgProbeCreate     = "probe_create"
 	SensorProgProbeKill       = "probe_kill"
 	SensorProgProbeRaw        = "probe_raw"
+	SensorProgProbeReceived   = "probe_received"
 	SensorVarCanKill          = "can_kill"
 	SensorVarErrorsIndex      = "errors_index"
 	SensorVarFamilies         = "families"
@@ -301,15 +308,19 @@ type SensorProgramSpecs struct {
 	ObserveFork     *ebpf.ProgramSpec `ebpf:"observe_fork"`
 	ObserveMove     *ebpf.ProgramSpec `ebpf:"observe_move"`
 	ObserveRaw      *ebpf.ProgramSpec `ebpf:"observe_raw"`
+	ObserveReceive  *ebpf.ProgramSpec `ebpf:"observe_receive"`
+	ObserveReceived *ebpf.ProgramSpec `ebpf:"observe_received"`
 	ObserveSend     *ebpf.ProgramSpec `ebpf:"observe_send"`
 	ObserveSendmsg4 *ebpf.ProgramSpec `ebpf:"observe_sendmsg4"`
 	ObserveSendmsg6 *ebpf.ProgramSpec `ebpf:"observe_sendmsg6"`
+	ObserveSent     *ebpf.ProgramSpec `ebpf:"observe_sent"`
 	ObserveSocket   *ebpf.ProgramSpec `ebpf:"observe_socket"`
 	ObserveTask     *ebpf.ProgramSpec `ebpf:"observe_task"`
 	ObserveVsock    *ebpf.ProgramSpec `ebpf:"observe_vsock"`
 	ProbeCreate     *ebpf.ProgramSpec `ebpf:"probe_create"`
 	ProbeKill       *ebpf.ProgramSpec `ebpf:"probe_kill"`
 	ProbeRaw        *ebpf.ProgramSpec `ebpf:"probe_raw"`
+	ProbeReceived   *ebpf.ProgramSpec `ebpf:"probe_received"`
 }
 
 // SensorMapSpecs contains maps before they are loaded into the kernel.
@@ -455,15 +466,19 @@ type SensorPrograms struct {
 	ObserveFork     *ebpf.Program `ebpf:"observe_fork"`
 	ObserveMove     *ebpf.Program `ebpf:"observe_move"`
 	ObserveRaw      *ebpf.Program `ebpf:"observe_raw"`
+	ObserveReceive  *ebpf.Program `ebpf:"observe_receive"`
+	ObserveReceived *ebpf.Program `ebpf:"observe_received"`
 	ObserveSend     *ebpf.Program `ebpf:"observe_send"`
 	ObserveSendmsg4 *ebpf.Program `ebpf:"observe_sendmsg4"`
 	ObserveSendmsg6 *ebpf.Program `ebpf:"observe_sendmsg6"`
+	ObserveSent     *ebpf.Program `ebpf:"observe_sent"`
 	ObserveSocket   *ebpf.Program `ebpf:"observe_socket"`
 	ObserveTask     *ebpf.Program `ebpf:"observe_task"`
 	ObserveVsock    *ebpf.Program `ebpf:"observe_vsock"`
 	ProbeCreate     *ebpf.Program `ebpf:"probe_create"`
 	ProbeKill       *ebpf.Program `ebpf:"probe_kill"`
 	ProbeRaw        *ebpf.Program `ebpf:"probe_raw"`
+	ProbeReceived   *ebpf.Program `ebpf:"probe_received"`
 }
 
 func (p *SensorPrograms) Close() error {
@@ -487,15 +502,19 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveFork,
 		p.ObserveMove,
 		p.ObserveRaw,
+		p.ObserveReceive,
+		p.ObserveReceived,
 		p.ObserveSend,
 		p.ObserveSendmsg4,
 		p.ObserveSendmsg6,
+		p.ObserveSent,
 		p.ObserveSocket,
 		p.ObserveTask,
 		p.ObserveVsock,
 		p.ProbeCreate,
 		p.ProbeKill,
 		p.ProbeRaw,
+		p.ProbeReceived,
 	)
 }
 

@@ -127,8 +127,10 @@ static __always_inline void see_socket(__u32 family, __u32 type, __u32 protocol)
 
 	if (t && t->sockets & bit)
 		return;
-	if (tell_socket(task, family, type, protocol) && t)
+	if (tell_socket(task, family, type, protocol) && t) {
 		__sync_fetch_and_or(&t->sockets, bit);
+		__sync_fetch_and_or(&t->known, bit);
+	}
 }
 
 /*

@@ -2,7 +2,8 @@
 /*
  * The programs of an audit policy that see what sockets are used for: connect,
  * bind, and sending to an address. They see sockets that the process did not
- * open itself too. They decide nothing. The cgroup programs load on 6.18; the
+ * open itself too, and see_handed those with which it does nothing else than
+ * send and receive. They decide nothing. The cgroup programs load on 6.18; the
  * others on 6.12 and 6.1 (see socket.h).
  */
 #ifndef PROFILE_USE_H
@@ -96,13 +97,18 @@ static __always_inline void see_use(
 	count(kind, true);
 }
 
+/*
+ * The cgroup of these programs is that in which a socket was opened. So they are
+ * attached to the root, and ask whether it is for the policy's processes that a
+ * socket is used.
+ */
 static __always_inline int see_address4(__u16 kind, struct bpf_sock_addr *ctx)
 {
 	struct address a = {};
 
 	a.ip[0] = ctx->user_ip4;
 	a.port = __builtin_bswap16(ctx->user_port);
-	if (wants(AF_INET))
+	if (wants(AF_INET) && in_scope(bpf_get_current_task_btf()))
 		see_use(kind, AF_INET, ctx->type, ctx->protocol, &a);
 	return 1;
 }
@@ -116,7 +122,7 @@ static __always_inline int see_address6(__u16 kind, struct bpf_sock_addr *ctx)
 	a.ip[2] = ctx->user_ip6[2];
 	a.ip[3] = ctx->user_ip6[3];
 	a.port = __builtin_bswap16(ctx->user_port);
-	if (wants(AF_INET6))
+	if (wants(AF_INET6) && in_scope(bpf_get_current_task_btf()))
 		see_use(kind, AF_INET6, ctx->type, ctx->protocol, &a);
 	return 1;
 }
@@ -193,7 +199,100 @@ int BPF_PROG(observe_bind, struct socket *sock, struct sockaddr *address, int le
 	return ret;
 }
 
-/* Only what names an address: the rest goes where connect has said. */
+/* The other end of a socket, zeroes where it is not connected. */
+static __always_inline void read_peer(struct address *a, struct sock *sk, __u32 family)
+{
+	if (family == AF_INET)
+		a->ip[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	else if (family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr))
+		bpf_core_read(a->ip, sizeof(a->ip), &sk->__sk_common.skc_v6_daddr);
+	else
+		return;
+	a->port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
+/* Tells that a socket is used which another has opened. */
+__noinline int tell_handed(
+	__u16 kind, __u32 family, __u32 type, __u32 protocol, const struct address *peer)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct use_event *out;
+
+	out = bpf_ringbuf_reserve(&events, sizeof(*out), 0);
+	count(kind, out);
+	if (!out)
+		return 0;
+	fill_socket(&out->socket, task, kind);
+	out->socket.head.family = family;
+	out->socket.head.type = type;
+	out->socket.head.protocol = protocol;
+	if (peer)
+		out->address = *peer;
+	bpf_ringbuf_submit(out, wake(sizeof(*out)));
+	return 1;
+}
+
+/*
+ * Something is sent or received on a socket. If the image has opened none of the
+ * kind, it was handed to it: inherited, passed over AF_UNIX, or taken from
+ * another process. Told once; this runs at every send and receive. Where only
+ * the check of CAP_NET_RAW is seen, it stands for AF_PACKET and AF_XDP. What the
+ * kernel opened for itself, a process can use without knowing (NFS).
+ */
+static __always_inline void see_handed(__u16 kind, struct sock *sk, __u32 family, __u32 type)
+{
+	__u64 bits = socket_bit(family, type);
+	struct address peer = {};
+	struct task_struct *task;
+	struct told *t;
+
+	if (family == AF_PACKET || family == AF_XDP)
+		bits |= socket_bit(AF_PACKET, 0);
+	task = bpf_get_current_task_btf();
+	t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
+	if (t && t->known & bits)
+		return;
+	if (!in_scope(task) || !BPF_CORE_READ(task, mm) ||
+		BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+		return;
+	t = told_of(task);
+	read_peer(&peer, sk, family);
+	if (tell_handed(kind, family, type, BPF_CORE_READ(sk, sk_protocol), &peer) && t)
+		__sync_fetch_and_or(&t->known, socket_bit(family, type));
+}
+
+/* In 6.18, not in 6.1; not what tcp_splice_read and TCP_ZEROCOPY_RECEIVE take. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(observe_sent, struct sock *sk, int sent, int flags)
+{
+	__u32 family = sk->__sk_common.skc_family;
+
+	if (wants(family))
+		see_handed(KIND_HANDED_SEND, sk, family, sk->sk_type);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(observe_received, struct sock *sk, int received, int flags)
+{
+	__u32 family = sk->__sk_common.skc_family;
+
+	if (wants(family))
+		see_handed(KIND_HANDED_RECV, sk, family, sk->sk_type);
+	return 0;
+}
+
+/* The same where there is no such tracepoint. */
+static __always_inline void see_message(__u16 kind, struct socket *sock)
+{
+	struct sock *sk = BPF_CORE_READ(sock, sk);
+	__u32 family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
+
+	if (wants(family))
+		see_handed(kind, sk, family, BPF_CORE_READ(sk, sk_type));
+}
+
+/* What names no address goes where connect has said. */
 SEC("fmod_ret/security_socket_sendmsg")
 int BPF_PROG(observe_send, struct socket *sock, struct msghdr *msg, int size, int ret)
 {
@@ -201,6 +300,14 @@ int BPF_PROG(observe_send, struct socket *sock, struct msghdr *msg, int size, in
 
 	if (address)
 		see_sockaddr(KIND_SEND, sock, address);
+	see_message(KIND_HANDED_SEND, sock);
+	return ret;
+}
+
+SEC("fmod_ret/security_socket_recvmsg")
+int BPF_PROG(observe_receive, struct socket *sock, struct msghdr *msg, int size, int flags, int ret)
+{
+	see_message(KIND_HANDED_RECV, sock);
 	return ret;
 }
 
