@@ -8,6 +8,7 @@ package export
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ type Export struct {
 
 // file is the form of an export.
 type file struct {
-	Schema   int              `yaml:"schema"`
+	Schema   int64            `yaml:"schema"`
 	Sessions []store.Session  `yaml:"sessions"`
 	Evidence []store.Evidence `yaml:"evidence"`
 }
@@ -74,38 +75,19 @@ func (x *Export) Write(w io.Writer) error {
 	return buffer.Flush()
 }
 
-// writeList writes row by row: the library would hold them all.
-func writeList[T any](w *bufio.Writer, name string, rows []T) error {
-	if len(rows) == 0 {
-		_, err := fmt.Fprintf(w, "%s: []\n", name)
-		return err
-	}
-	fmt.Fprintf(w, "%s:\n", name)
-	for _, row := range rows {
-		text, err := marshal([]T{row})
-		if err != nil {
-			return fmt.Errorf("write an export: %w", err)
-		}
-		if _, err := w.Write(text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Read reads an export. It is untrusted: what is not of the form, of a newer
 // one, or says something twice is an error.
 func Read(r io.Reader) (*Export, error) {
-	dec := yaml.NewDecoder(r)
-	dec.KnownFields(true)
-	var f file
-	if err := dec.Decode(&f); err != nil {
+	all, err := io.ReadAll(r)
+	if err != nil {
 		return nil, fmt.Errorf("read an export: %w", err)
 	}
-	switch err := dec.Decode(new(yaml.Node)); {
-	case err == nil:
-		return nil, errors.New("read an export: a second document follows it")
-	case !errors.Is(err, io.EOF):
+	f, err := readUsual(all)
+	if err != nil {
+		f, err = readYAML(all)
+	}
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read an export: %w", err)
 	case f.Schema > schema:
 		return nil, fmt.Errorf("read an export: it has schema %d, and this profile knows %d: use a newer profile", f.Schema, schema)
@@ -114,6 +96,23 @@ func Read(r io.Reader) (*Export, error) {
 	}
 	x := &Export{Sessions: f.Sessions, Evidence: f.Evidence}
 	return x, x.settle()
+}
+
+// readYAML reads one that a person may have written.
+func readYAML(all []byte) (*file, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(all))
+	dec.KnownFields(true)
+	f := new(file)
+	if err := dec.Decode(f); err != nil {
+		return nil, err
+	}
+	switch err := dec.Decode(new(yaml.Node)); {
+	case err == nil:
+		return nil, errors.New("a second document follows it")
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return f, nil
 }
 
 // settle brings what was read into the form that Of gives, and checks it.
@@ -215,12 +214,12 @@ func byText[T any](a, b T) int {
 	if reflect.DeepEqual(a, b) {
 		return 0 // at a small part of the cost
 	}
-	one, err := marshal(a)
-	other, err2 := marshal(b)
+	one, err := textOf(a)
+	other, err2 := textOf(b)
 	if err != nil || err2 != nil {
 		return 0
 	}
-	return strings.Compare(string(one), string(other))
+	return strings.Compare(one, other)
 }
 
 func count(b bool) int {

@@ -120,6 +120,66 @@ func TestAnExportIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
+// spoil changes a text here and there.
+func spoil(t *rapid.T, text string) string {
+	lines := strings.Split(text, "\n")
+	for range rapid.IntRange(0, 3).Draw(t, "changes") {
+		i := rapid.IntRange(0, len(lines)-1).Draw(t, "line")
+		line := lines[i]
+		at := rapid.IntRange(0, len(line)).Draw(t, "at")
+		switch rapid.IntRange(0, 5).Draw(t, "change") {
+		case 0:
+			lines = append(lines[:i:i], lines[i+1:]...)
+		case 1:
+			lines = append(lines[:i:i], append([]string{line}, lines[i:]...)...)
+		case 2:
+			lines[i] = line[:at] + rapid.SampledFrom([]string{" ", "  ", "- ", ":", ": ", "#", " #", "'", "\"", "\n", "&a ", "*a", "!!str ", "|", "0", "~", "null", "{}", "[]", "---", "\u0085", "e"}).Draw(t, "text") + line[at:]
+		case 3:
+			lines[i] = line[:at]
+		case 4:
+			lines[i] = " " + line
+		case 5:
+			lines[i] = strings.TrimPrefix(line, " ")
+		}
+		if len(lines) == 0 {
+			return ""
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// What is read line by line is read as the library reads it, or left to it.
+func TestTheUsualFormIsReadAsTheLibraryReadsIt(t *testing.T) {
+	usual := 0
+	rapid.Check(t, func(t *rapid.T) {
+		text := spoil(t, written(t, drawExport(t)))
+		got, err := readUsual([]byte(text))
+		if err != nil {
+			return
+		}
+		usual++
+		want, err := readYAML([]byte(text))
+		if err != nil {
+			t.Fatalf("read, and the library says: %v\n%s", err, text)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("(-library +line by line):\n%s\n%s", diff, text)
+		}
+	})
+	if usual < 20 {
+		t.Errorf("%d texts were of the usual form, which tests nothing", usual)
+	}
+}
+
+func TestWhatIsWrittenIsOfTheUsualForm(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := written(t, drawExport(t))
+		if _, err := readUsual([]byte(text)); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+	})
+}
+
 func TestMergingKnowsNoOrderAndNothingTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b, c := drawExport(t), drawExport(t), drawExport(t)
