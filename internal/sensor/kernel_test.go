@@ -207,21 +207,34 @@ func collect(t *testing.T, a *tetragon.Agent) func(stop func(*tapi.GetEventsResp
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(cancel)
+	events, ended := make(chan *tapi.GetEventsResponse), make(chan error, 1)
+	go func() {
+		ended <- stream.Each(func(ev *tapi.GetEventsResponse) error {
+			select {
+			case events <- ev:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	return func(stop func(*tapi.GetEventsResponse) bool) []*tapi.GetEventsResponse {
 		t.Helper()
 		var all []*tapi.GetEventsResponse
-		enough := errors.New("enough")
-		err := stream.Each(func(ev *tapi.GetEventsResponse) error {
-			all = append(all, ev)
-			if stop(ev) {
-				return enough
+		for {
+			select {
+			case ev := <-events:
+				if all = append(all, ev); stop(ev) {
+					return all
+				}
+			case err := <-ended:
+				ended <- err
+				t.Fatalf("after %d events: %v", len(all), err)
 			}
-			return nil
-		})
-		if !errors.Is(err, enough) {
-			t.Fatalf("after %d events: %v", len(all), err)
 		}
-		return all
 	}
 }
