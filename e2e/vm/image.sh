@@ -14,7 +14,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/profile-vm
 # without asking.
 packages=(
 	'?essential' usr-is-merged mount kmod iproute2
-	bpftool strace procps busybox-static netcat-openbsd python3 curl jq
+	bpftool strace procps busybox-static netcat-openbsd python3 curl jq tmux
 )
 
 say() { echo "e2e-vm: $*" >&2; }
