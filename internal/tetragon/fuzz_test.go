@@ -8,7 +8,8 @@ import (
 )
 
 // FuzzParsePolicy: whatever text comes, it is refused or read, without a panic,
-// and what was read and can be written is read again as the same.
+// and what was read and can be written is read again as the same. A list is read
+// as the library reads it.
 func FuzzParsePolicy(f *testing.F) {
 	for _, seed := range []string{
 		"",
@@ -19,11 +20,13 @@ func FuzzParsePolicy(f *testing.F) {
 			"    - matchBinaries: [{operator: In, values: [\"/bin/\\xff\", '/new\n\n      line', \"/\\t\", \"/\\u2028\", yes, 0x10, ~]}]\n" +
 			"      matchArgs: [{index: 0, operator: Equal, values: [\"2\", 10]}]\n      matchActions: [{action: Sigkill}]\n",
 		"spec: {kprobes: [{selectors: [{matchBinaries: [{operator: NotIn, values: []}]}]}]}",
+		"spec:\n  kprobes:\n  - selectors:\n    - matchBinaries:\n      - values:\n        - /a\n        - /b\n      - values: &v\n        - /c\n        - /d\n",
 		"spec: {options: [{name: policy-mode, value: on}], kprobes: [{syscall: y}]}",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		checkAsWhole(t, text)
 		p, err := ParsePolicy(text)
 		if err != nil {
 			return

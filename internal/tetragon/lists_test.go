@@ -2,8 +2,10 @@ package tetragon
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -62,4 +64,77 @@ func TestAPolicyIsWrittenAsTheLibraryWould(t *testing.T) {
 			rt.Fatalf("wrote\n%s\nand the library\n%s", got, want)
 		}
 	})
+}
+
+// checkAsWhole holds what is read without lists to what is read whole.
+func checkAsWhole(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, text []byte) (short bool) {
+	t.Helper()
+	want, wholeErr := parse(text)
+	got, short := parseWithoutLists(text)
+	if !short {
+		return false
+	}
+	if wholeErr != nil {
+		t.Fatalf("read without its lists, and refused whole: %v\n%s", wholeErr, text)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("read without its lists it is another policy:\n%s\n%s", text, diff)
+	}
+	return true
+}
+
+func TestAPolicyWithListsIsReadAsWhole(t *testing.T) {
+	const head = "apiVersion: a\nkind: TracingPolicy\nmetadata:\n  name: n\nspec:\n  kprobes:\n  - call: c\n    syscall: false\n    selectors:\n    - matchBinaries:\n"
+	for name, c := range map[string]struct {
+		rest  string
+		short bool
+	}{
+		"a list":                {"      - operator: In\n        values:\n        - /a\n        - /b\n        - /c\n", true},
+		"a deeper list":         {"      - operator: In\n        values:\n            - /a\n            - /b\n", true},
+		"among others":          {"      - operator: In\n        values:\n        - '/q'\n        - /a\n        - /b\n        - \"/x\"\n        - /c\n        - /d\n", true},
+		"with a comment":        {"      - operator: In\n        values:\n        - /a\n        - /b\n        # - /c\n        - /d\n        - /e\n", true},
+		"two lists":             {"      - operator: In\n        values:\n        - /a\n        - /b\n      - operator: NotIn\n        values:\n        - /a\n        - /b\n", true},
+		"a value twice":         {"      - operator: In\n        values:\n        - /a\n        - /a\n", true},
+		"a value goes on":       {"      - operator: In\n        values:\n        - /a\n        - /b\n          goes on\n", false},
+		"a value goes on below": {"      - operator: In\n        values:\n        - /a\n        - /b\n\n          - /c\n          - /d\n", false},
+		"in a quoted value":     {"      - operator: In\n        values:\n        - \"/a\n        - /b\n        - /c\n        \"\n", false},
+		"in a block":            {"      - operator: In\n        values:\n        - |\n          - /b\n          - /c\n", false},
+		"in a folded block":     {"      - operator: In\n        values:\n        - >-\n          - /b\n          - /c\n", false},
+		"an alias":              {"      - operator: In\n        values: &v\n        - /a\n        - /b\n      - operator: NotIn\n        values: *v\n", false},
+		"of arguments":          {"      - operator: In\n        values: [/a]\n      matchArgs:\n      - operator: Equal\n        values:\n        - /a\n        - /b\n", false},
+		"the end is missing":    {"      - operator: In\n        values:\n        - /a\n        - /b\n        - /c", true},
+		"ends of Windows":       {"      - operator: In\n        values:\n        - /a\r\n        - /b\r\n", false},
+		"a second document":     {"      - operator: In\n        values:\n        - /a\n        - /b\n---\n- /a\n- /b\n", false},
+		"unknown field":         {"      - operator: In\n        valuse:\n        - /a\n        - /b\n", false},
+	} {
+		if short := checkAsWhole(t, []byte(head+c.rest)); short != c.short {
+			t.Errorf("%s: read without its lists: %v, want %v", name, short, c.short)
+		}
+	}
+}
+
+// Texts made of lines that could be taken for entries, and of what could take
+// them for its own.
+func TestAnyTextIsReadAsWhole(t *testing.T) {
+	lines := rapid.SampledFrom([]string{"- /a", "- /b", "- /c", "- /d-e", "- \"/x", "\"", "- '/y", "'", "- |", "- >-", "- &v /a", "- *v", "- - /a",
+		"goes on", "# - /a", "", "- [/a,", "]", "- {", "}", "values: &v", "values:", "operator: In", "- operator: In", "---", "...", "? - /a", ": - /b", "-", "- !!binary", "- ? /a", "/a"})
+	indents := rapid.SampledFrom([]string{"        ", "        ", "        ", "          ", "      ", "            ", "\t", "         "})
+	const head = "spec:\n  kprobes:\n  - call: c\n    selectors:\n    - matchBinaries:\n      - operator: In\n        values:\n"
+	short := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		var text strings.Builder
+		text.WriteString(head)
+		for range rapid.IntRange(1, 10).Draw(rt, "lines") {
+			text.WriteString(indents.Draw(rt, "indent") + lines.Draw(rt, "line") + rapid.SampledFrom([]string{"\n", "\n", "\n", "\r\n", " \n", ""}).Draw(rt, "end"))
+		}
+		if checkAsWhole(rt, []byte(text.String())) {
+			short++
+		}
+	})
+	if short == 0 {
+		t.Error("none was read without its lists")
+	}
 }

@@ -140,6 +140,13 @@ func (p *Policy) Marshal() ([]byte, error) {
 // ParsePolicy reads one YAML document. A field that Policy does not have, and
 // a second document, are errors: nothing is accepted and ignored.
 func ParsePolicy(text []byte) (*Policy, error) {
+	if p, ok := parseWithoutLists(text); ok {
+		return p, nil
+	}
+	return parse(text)
+}
+
+func parse(text []byte) (*Policy, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	var p Policy
