@@ -134,7 +134,7 @@ func (a *applier) record(ctx context.Context) error {
 		return err
 	}
 	return a.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := tx.Generations()
+		all, err := unended(tx)
 		if err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (a *applier) recordInForce(ctx context.Context) error {
 	loaded := a.gen
 	loaded.State, loaded.Since = store.StateLoaded, now
 	err := a.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := tx.Generations()
+		all, err := unended(tx)
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func (a *applier) recordInForce(ctx context.Context) error {
 		if err := a.checkUnchanged(); err != nil {
 			return err
 		}
-		return changeGenerations(tx, func(g *store.Generation) bool {
+		return changeGenerations(tx, all, func(g *store.Generation) bool {
 			switch {
 			case g.N == loaded.N:
 				*g = loaded

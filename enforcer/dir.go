@@ -129,7 +129,7 @@ func filesOf(s *store.Store, dir string) ([]string, error) {
 func clearDirs(ctx context.Context, s *store.Store, stays *store.Generation) error {
 	dirs := map[string]bool{}
 	err := s.View(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		all, err := tx.Generations()
+		all, err := tx.GenerationStates()
 		for _, g := range all {
 			dirs[g.Dir] = true
 		}

@@ -66,13 +66,34 @@ func inForce(generations []store.Generation) *store.Generation {
 	return nil
 }
 
+// unended reads the generations recorded as loaded or loading, sorted by number.
+// The others, each of which lists as many paths, it does not read.
+func unended(tx *store.Tx) ([]store.Generation, error) {
+	states, err := tx.GenerationStates()
+	if err != nil {
+		return nil, err
+	}
+	var all []store.Generation
+	for _, one := range states {
+		if one.State != store.StateLoaded && one.State != store.StateLoading {
+			continue
+		}
+		g, err := tx.Generation(one.N)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, *g)
+	}
+	return all, nil
+}
+
 // InForce returns the generation that the database has for loaded, or else the
 // last one that a killed command left loading; nil if there is neither. It asks
 // no agent: Generation.Agent says which one to ask.
 func InForce(ctx context.Context, s *store.Store) (*store.Generation, error) {
 	var g *store.Generation
 	err := s.View(ctx, func(tx *store.Tx) error {
-		all, err := tx.Generations()
+		all, err := unended(tx)
 		if err != nil {
 			return err
 		}
@@ -101,21 +122,17 @@ func CountKills(ctx context.Context, a *tetragon.Agent, s *store.Store) error {
 		return err
 	}
 	return s.Update(ctx, func(tx *store.Tx) error {
-		return changeGenerations(tx, func(one *store.Generation) bool {
-			if one.N == g.N {
-				one.Kills = raiseKills(one.Kills, kills)
-			}
-			return one.N == g.N
-		})
+		one, err := tx.Generation(g.N) // it may have ended
+		if err != nil || one == nil {
+			return err
+		}
+		one.Kills = raiseKills(one.Kills, kills)
+		return tx.PutGeneration(one)
 	})
 }
 
-// changeGenerations writes those generations that change says it changed.
-func changeGenerations(tx *store.Tx, change func(*store.Generation) bool) error {
-	all, err := tx.Generations()
-	if err != nil {
-		return err
-	}
+// changeGenerations writes those of the generations that change says it changed.
+func changeGenerations(tx *store.Tx, all []store.Generation, change func(*store.Generation) bool) error {
 	for i := range all {
 		if change(&all[i]) {
 			if err := tx.PutGeneration(&all[i]); err != nil {

@@ -36,7 +36,11 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 	defer cancel()
 	now := time.Now()
 	errs = append(errs, s.Update(ctx, func(tx *store.Tx) error {
-		return changeGenerations(tx, func(g *store.Generation) bool {
+		all, err := unended(tx)
+		if err != nil {
+			return err
+		}
+		return changeGenerations(tx, all, func(g *store.Generation) bool {
 			held := slices.ContainsFunc(g.Policies, func(name string) bool { return kept[name] })
 			if held || g.State != store.StateLoaded && g.State != store.StateLoading {
 				return false

@@ -50,18 +50,27 @@ func (c *codec) init() {
 // encode gives bytes of their own, since bbolt keeps them until the commit. It
 // refuses what decode would.
 func (c *codec) encode(row any, bound int) ([]byte, error) {
-	var value []byte
-	if e, ok := row.(*Evidence); ok {
-		c.buf = c.buf[:0]
-		packEvidence(&c.packer, e)
-		value = c.buf
-	} else {
-		c.buffer.Reset()
-		if err := c.encoder.Encode(row); err != nil {
-			return nil, err
-		}
-		value = c.buffer.Bytes()
+	c.buf, c.count = c.buf[:0], 0
+	switch row := row.(type) {
+	case *Evidence:
+		packEvidence(&c.packer, row)
+	case *Generation:
+		packGeneration(&c.packer, row)
+	default:
+		return c.encodeOther(row, bound)
 	}
+	if c.count > bound {
+		return nil, errLarge
+	}
+	return bytes.Clone(c.buf), nil
+}
+
+func (c *codec) encodeOther(row any, bound int) ([]byte, error) {
+	c.buffer.Reset()
+	if err := c.encoder.Encode(row); err != nil {
+		return nil, err
+	}
+	value := c.buffer.Bytes()
 	// A value of fewer bytes cannot have more elements.
 	if len(value) > bound {
 		if err := checkValue(value, bound); err != nil {
@@ -73,8 +82,11 @@ func (c *codec) encode(row any, bound int) ([]byte, error) {
 
 // decode fills row, which must be zero.
 func (c *codec) decode(value []byte, row any, bound int) error {
-	if e, ok := row.(*Evidence); ok {
-		return c.unpackEvidence(value, e, bound)
+	switch row := row.(type) {
+	case *Evidence:
+		return c.unpackEvidence(value, row, bound)
+	case *Generation:
+		return c.unpackGeneration(value, row, bound)
 	}
 	if err := checkValue(value, bound); err != nil {
 		return err

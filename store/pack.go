@@ -7,13 +7,14 @@ import (
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
-// Evidence is packed and unpacked by hand: with reflection that takes most of
-// the time of a flush and of a report. What is written is byte for byte what
+// Evidence and generations are packed and unpacked by hand: with reflection that
+// takes most of the time of a flush, of a report and of enforcing. What is written is byte for byte what
 // the library writes by the tags of the types, to which a test holds it.
 
 // packer appends msgpack values to a buffer.
 type packer struct {
-	buf []byte
+	buf   []byte
+	count int // of the elements of all arrays and maps, as checkValue counts them
 }
 
 // packedMap is a map of at most 15 fields that is being packed. It counts
@@ -30,6 +31,7 @@ func (p *packer) begin() packedMap {
 
 func (m packedMap) key(k byte) {
 	m.buf[m.at]++
+	m.count += 2
 	m.packer.buf = append(m.buf, msgpcode.FixedStrLow|1, k)
 }
 
@@ -75,6 +77,7 @@ func packAll[T any](p *packer, all []T, pack func(*packer, *T)) {
 		p.buf = append(p.buf, msgpcode.Nil)
 		return
 	}
+	p.count += len(all)
 	p.length(len(all), 16, msgpcode.FixedArrayLow, msgpcode.Array16, msgpcode.Array32)
 	for i := range all {
 		pack(p, &all[i])
@@ -163,14 +166,18 @@ func packEvidence(p *packer, e *Evidence) {
 	packArray(m, 'a', e.Attempts, packAttempt)
 }
 
+func packFileID(p *packer, id FileID) {
+	m := p.begin()
+	m.uint('d', id.Dev)
+	m.uint('i', id.Ino)
+	m.int('s', id.Size)
+	m.int('c', id.CtimeNS)
+}
+
 func packTally(p *packer, t *Tally) {
 	m := p.begin()
 	m.key('i')
-	f := p.begin()
-	f.uint('d', t.File.Dev)
-	f.uint('i', t.File.Ino)
-	f.int('s', t.File.Size)
-	f.int('c', t.File.CtimeNS)
+	packFileID(p, t.File)
 	m.time('f', t.FirstExec)
 	m.time('l', t.LastExec)
 	m.uint('s', t.Seen)

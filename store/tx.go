@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -121,42 +120,6 @@ func (tx *Tx) Sessions() ([]Session, error) {
 		}
 		return nil
 	}))
-}
-
-// PutGeneration writes a generation, in place of what was there under its
-// number, which must not be 0.
-func (tx *Tx) PutGeneration(g *Generation) error {
-	err := errors.New("it has no number")
-	if g.N != 0 {
-		err = tx.put(tx.generations, binary.BigEndian.AppendUint64(nil, g.N), g, maxOther)
-	}
-	if err != nil {
-		return fmt.Errorf("store generation %d: %w", g.N, err)
-	}
-	return nil
-}
-
-// Generations gives all generations, sorted by number.
-func (tx *Tx) Generations() ([]Generation, error) {
-	return collect(scan(tx.generations, nil, func(key, value []byte, g *Generation) error {
-		err := tx.codec.decode(value, g, maxOther)
-		if err == nil && !bytes.Equal(key, binary.BigEndian.AppendUint64(nil, g.N)) {
-			err = fmt.Errorf("it says it is %d", g.N)
-		}
-		if err != nil {
-			return fmt.Errorf("read generation %.20q: %w", key, err)
-		}
-		return nil
-	}))
-}
-
-// NextGeneration gives the number after the highest one stored, from 1.
-func (tx *Tx) NextGeneration() (uint64, error) {
-	all, err := tx.Generations()
-	if err != nil || len(all) == 0 {
-		return 1, err
-	}
-	return all[len(all)-1].N + 1, nil
 }
 
 func (tx *Tx) put(b *bbolt.Bucket, key []byte, row any, bound int) error {

@@ -20,6 +20,7 @@ type unpacker struct {
 	left  int // how many elements all arrays and maps may still have
 	err   error
 	words map[string]string // short strings that come again and again
+	text  string            // the value, where strings are to be parts of one copy
 }
 
 // maxWords bounds the words kept, which a damaged file could make up.
@@ -182,8 +183,8 @@ func (u *unpacker) elements(each int, n uint64) int {
 	return int(n)
 }
 
-// fields takes a map, and calls field for each key, to take its value.
-func (u *unpacker) fields(field func(key byte) bool) {
+// mapLength takes the header of a map: how many keys with their values follow.
+func (u *unpacker) mapLength() int {
 	var n uint64
 	switch c := u.code(); {
 	case msgpcode.IsFixedMap(c):
@@ -193,7 +194,12 @@ func (u *unpacker) fields(field func(key byte) bool) {
 	default:
 		u.fail(errForm)
 	}
-	for range u.elements(2, n) {
+	return u.elements(2, n)
+}
+
+// fields takes a map, and calls field for each key, to take its value.
+func (u *unpacker) fields(field func(key byte) bool) {
+	for range u.mapLength() {
 		key := u.bytes()
 		if u.err != nil {
 			return

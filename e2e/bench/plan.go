@@ -117,9 +117,13 @@ func measureApply(b *bench) error {
 
 func (b *bench) applyAgain(g cgroup.Group, a *tetragon.Agent, s *store.Store, listed string) error {
 	paths := append([]string{listed}, unlistedPaths(planned-1)...)
+	files := make(map[string]store.FileID, len(paths)) // a plan has them
+	for i, path := range paths {
+		files[path] = store.FileID{Dev: 64768, Ino: 1234567 + uint64(i), Size: 123456, CtimeNS: 1790000000123456789 + int64(i)}
+	}
 	apply := func(loaded uint64) (*store.Generation, error) {
 		return enforcer.Apply(b.ctx, enforcer.ApplyOptions{Agent: a, Store: s, Group: g, Plan: &enforcer.Plan{
-			Enforce: paths, Stage: store.StageEnforce, Cgroup: g.Path, Families: a.Families, Loaded: loaded}})
+			Enforce: paths, Files: files, Stage: store.StageEnforce, Cgroup: g.Path, Families: a.Families, Loaded: loaded}})
 	}
 	gen, err := apply(0)
 	if err != nil {

@@ -98,7 +98,7 @@ func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock 
 
 // loadEnforcement loads, attaches and pins an enforcing policy. It acts when
 // this returns; on an error nothing of it is left.
-func loadEnforcement(p *Policy, h hooks, name string) (err error) {
+func loadEnforcement(p *Policy, h hooks, name string, names *listNames) (err error) {
 	group, err := cgroup.Find(p.Cgroup)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func loadEnforcement(p *Policy, h hooks, name string) (err error) {
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of a policy: %w", err)
 	}
-	if err := e.load(p, h, group, shared); err != nil {
+	if err := e.load(p, h, group, shared, names); err != nil {
 		return errors.Join(err, e.remove(shared))
 	}
 	return nil
@@ -148,7 +148,7 @@ func freeSlot(dir string, shared *sharedMaps) (uint32, error) {
 // load takes the steps in the order in which no observer can be misled: the
 // list, then its scope, then the number that makes observers ask anew, then
 // the hooks.
-func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *sharedMaps) error {
+func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *sharedMaps, names *listNames) error {
 	if err := e.pinMeta(); err != nil {
 		return err
 	}
@@ -161,12 +161,15 @@ func (e *enforcement) load(p *Policy, h hooks, group cgroup.Group, shared *share
 		return err
 	}
 	defer list.Close()
+	if err := names.keep(list, p.Paths); err != nil {
+		return err
+	}
 	subset(spec, e.Programs, enforceMaps)
 	if err := e.setConstants(spec, p, h, group); err != nil {
 		return err
 	}
 	spec.Maps["tallies"].MaxEntries = uint32(len(p.Paths)) + extraTallies
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "prefixes", "scopes")})
+	coll, err := loadCollection(spec, shared.replacements("lists", "prefixes", "scopes"))
 	if err != nil {
 		return fmt.Errorf("load the enforcing programs: %w", err)
 	}

@@ -135,5 +135,5 @@ func loadOne(name string) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	subset(spec, []string{name}, []string{"lists", "prefixes", "scopes", "epoch", "walks", "events", "delivered", "told"})
-	return ebpf.NewCollection(spec)
+	return loadCollection(spec, nil)
 }

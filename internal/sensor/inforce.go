@@ -133,11 +133,10 @@ func (l *listNames) of(e *enforcement) ([]string, error) {
 		return nil, err
 	}
 	defer list.Close()
-	info, err := list.Info()
+	id, err := idOf(list)
 	if err != nil {
 		return nil, err
 	}
-	id, _ := info.ID()
 	if paths, ok := l.byID[id]; ok {
 		return paths, nil
 	}
@@ -156,11 +155,33 @@ func (l *listNames) of(e *enforcement) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.put(id, paths)
+	return paths, nil
+}
+
+// keep remembers the paths of a list that was just filled.
+func (l *listNames) keep(list *ebpf.Map, paths []string) error {
+	id, err := idOf(list)
+	if err == nil {
+		l.put(id, paths)
+	}
+	return err
+}
+
+func (l *listNames) put(id ebpf.MapID, paths []string) {
 	if l.byID == nil || len(l.byID) >= maxPolicies {
 		l.byID = map[ebpf.MapID][]string{}
 	}
 	l.byID[id] = paths
-	return paths, nil
+}
+
+func idOf(list *ebpf.Map) (ebpf.MapID, error) {
+	info, err := list.Info()
+	if err != nil {
+		return 0, fmt.Errorf("ask for a list: %w", err)
+	}
+	id, _ := info.ID()
+	return id, nil
 }
 
 // listChunk is how many paths are read in one step.

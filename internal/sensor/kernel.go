@@ -84,7 +84,7 @@ func (m machine) Enforce(p *Policy) error {
 	if err != nil {
 		return err
 	}
-	return loadEnforcement(p, h.seeing(p.Families), m.cfg.Name)
+	return loadEnforcement(p, h.seeing(p.Families), m.cfg.Name, m.names)
 }
 
 // each calls do for each pinned policy, under the lock that every change

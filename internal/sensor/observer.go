@@ -117,7 +117,7 @@ func loadObserver(h hooks, group cgroup.Group, p *Policy, ring uint32, shared *s
 		return nil, err
 	}
 	spec.Maps["events"].MaxEntries = ring
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared.replacements("lists", "prefixes", "scopes", "epoch")})
+	coll, err := loadCollection(spec, shared.replacements("lists", "prefixes", "scopes", "epoch"))
 	if err != nil {
 		return nil, fmt.Errorf("load the sensor's programs: %w", err)
 	}
