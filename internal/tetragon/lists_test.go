@@ -128,6 +128,10 @@ func TestAnyTextIsReadAsWhole(t *testing.T) {
 		var text strings.Builder
 		text.WriteString(head)
 		for range rapid.IntRange(1, 10).Draw(rt, "lines") {
+			if rapid.Bool().Draw(rt, "plain") {
+				text.WriteString("        - /e\n")
+				continue
+			}
 			text.WriteString(indents.Draw(rt, "indent") + lines.Draw(rt, "line") + rapid.SampledFrom([]string{"\n", "\n", "\n", "\r\n", " \n", ""}).Draw(rt, "end"))
 		}
 		if checkAsWhole(rt, []byte(text.String())) {
