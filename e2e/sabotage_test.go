@@ -44,6 +44,15 @@ func cmdSabotage(ts *testscript.TestScript, neg bool, args []string) {
 	cmdExit(ts, false, args[1:])
 }
 
+// lapse detach|unpin|remove does so to the one policy in force, whenever.
+func cmdLapse(ts *testscript.TestScript, neg bool, args []string) {
+	loaded := policiesIn(ts.Getenv("PINS"))
+	if len(loaded) != 1 {
+		ts.Fatalf("%d policies are loaded, want 1", len(loaded))
+	}
+	ts.Check(sabotage(loaded[0], args[0]))
+}
+
 func policiesIn(pins string) []string {
 	found, _ := filepath.Glob(filepath.Join(pins, "[0-9]"))
 	return found

@@ -54,6 +54,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"ended":    cmdEnded,
 	"clean":    cmdClean,
 	"sabotage": cmdSabotage,
+	"lapse":    cmdLapse,
 	"policy":   cmdPolicy,
 	"refusing": cmdRefusing,
 }

@@ -140,16 +140,14 @@ func tellGaps(s store.Session) string {
 			causes = append(causes, g.Cause)
 		}
 	}
-	count := fmt.Sprintf("%d observations", lost)
+	many := count(lost, "observation")
 	switch {
 	case lost == 0:
-		count = "an unknown number of observations"
+		many = "an unknown number of observations"
 	case unknown:
-		count = "at least " + count
-	case lost == 1:
-		count = "1 observation"
+		many = "at least " + many
 	}
-	return fmt.Sprintf("gap: %s lost between %s and %s in session %s (%s)", count,
+	return fmt.Sprintf("gap: %s lost between %s and %s in session %s (%s)", many,
 		from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339), s.ID, strings.Join(causes, "; "))
 }
 

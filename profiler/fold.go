@@ -169,6 +169,8 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 			q.run.unsure = true
 			f.spanned(q.run)
 		}
+	case tetragon.CallLapse:
+		f.lapse(k, at)
 	case tetragon.CallSocketCreate:
 		f.socketHook = true
 		f.socket(k, at)

@@ -1,8 +1,12 @@
 package profiler
 
 import (
+	"strings"
 	"time"
 
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/tetragon"
 	"profile/store"
 )
 
@@ -66,6 +70,23 @@ func widen(g *store.Gap, by store.Gap) {
 	}
 	g.Count += by.Count
 }
+
+// lapse notes that sockets were taken for attempts on which no policy acted.
+func (f *Fold) lapse(k *api.ProcessKprobe, at int64) {
+	since, why := at, "a policy in force acts no more"
+	for _, d := range k.GetData() {
+		switch d.GetLabel() {
+		case tetragon.LabelSince:
+			since = min(at, d.GetLongArg())
+		case tetragon.LabelWhy:
+			why = d.GetStringArg()[:min(len(d.GetStringArg()), maxCause)]
+		}
+	}
+	f.gap(since, at, strings.ToValidUTF8(why, "")+"; network use may have been taken for attempts", 0)
+}
+
+// maxCause bounds what an agent can say of a gap, in bytes.
+const maxCause = 512
 
 // Unread says that lines of a record could not be read, between the last event
 // and the next.

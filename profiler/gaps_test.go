@@ -4,8 +4,10 @@ import (
 	"testing"
 	"time"
 
+	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/google/go-cmp/cmp"
 
+	"profile/internal/tetragon"
 	"profile/store"
 )
 
@@ -178,4 +180,22 @@ func TestWhatCannotBeCountedIsAGapOverTheSession(t *testing.T) {
 		t.Errorf("gaps (-want +got):\n%s", diff)
 	}
 	w.want("/bin/a", count{Seen: 1, Complete: 1, Clean: 1}) // none is known to be touched
+}
+
+func TestALapsedPolicyIsAGap(t *testing.T) {
+	w := newWorld(t).open()
+	w.runs(10, "/bin/quiet")
+	since := w.now.Add(-time.Millisecond)
+	w.kprobe(tetragon.CallLapse, &api.Process{}, nil, []*api.KprobeArgument{
+		text(tetragon.LabelWhy, "policy p acts no more"),
+		{Label: tetragon.LabelSince, Arg: &api.KprobeArgument_LongArg{LongArg: since.UnixNano()}},
+	}, testPolicy)
+	w.canary()
+	gaps := w.session().Gaps
+	if len(gaps) != 1 || !gaps[0].From.Equal(since) || gaps[0].Cause != "policy p acts no more; network use may have been taken for attempts" {
+		t.Errorf("gaps are %+v", gaps)
+	}
+	if got := w.tally("/bin/quiet"); got.Complete != 1 || got.Clean != 0 {
+		t.Errorf("of a run beside it %d are complete, %d clean; want 1 and 0", got.Complete, got.Clean)
+	}
 }

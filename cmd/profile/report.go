@@ -182,6 +182,9 @@ func writeYAML(w io.Writer, r *enforcer.Report) error {
 	return errors.Join(enc.Encode(doc), enc.Close())
 }
 
+// gapTime is how a gap's ends are shown: a session can take days.
+const gapTime = "2006-01-02 15:04:05.000"
+
 func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 	t := newTable(w, "executable", "verdict", "runs", "network", "started as", "last seen", "why")
 	counts := map[string]int{}
@@ -213,7 +216,10 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 			fmt.Fprint(w, "\n  not watched: sending and receiving on sockets that were handed to a program")
 		}
 		for _, g := range s.Gaps {
-			fmt.Fprintf(w, "\n  gap %s to %s: %s, %d lost", g.From.Local().Format("15:04:05.000"), g.To.Local().Format("15:04:05.000"), g.Cause, g.Count)
+			fmt.Fprintf(w, "\n  gap %s to %s: %s", g.From.Local().Format(gapTime), g.To.Local().Format(gapTime), g.Cause)
+			if g.Count > 0 {
+				fmt.Fprintf(w, ", %d lost", g.Count)
+			}
 		}
 		fmt.Fprintln(w)
 	}

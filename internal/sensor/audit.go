@@ -35,9 +35,10 @@ type audit struct {
 	conv *converter
 	lost uint64
 
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error // why the reader ended, once done
+	cancel  context.CancelFunc
+	done    chan struct{}
+	checked chan struct{} // closed when the policies in force are looked after no more
+	err     error         // why the reader ended, once done
 }
 
 // startAudit loads and attaches an audit policy, tells what runs already, and
@@ -51,8 +52,13 @@ func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEvents
 	if err != nil {
 		return nil, err
 	}
-	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{})}
+	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{}), checked: make(chan struct{})}
 	if a.observer, err = loadObserver(h, group, p, cfg.RingBytes, shared); err != nil {
+		return nil, errors.Join(err, a.free())
+	}
+	l := &lapses{dir: pins.path, shared: shared, off: a.observer.coll.Variables["lapsed"], good: time.Now()}
+	// What does not act from the beginning is no gap.
+	if _, _, err := l.check(); err != nil {
 		return nil, errors.Join(err, a.free())
 	}
 	clock := &clock{}
@@ -63,7 +69,31 @@ func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEvents
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go a.run(ctx)
+	go a.lookAfter(ctx, l)
 	return a, nil
+}
+
+// lookAfter tells of policies that act no more, until the context ends.
+func (a *audit) lookAfter(ctx context.Context, l *lapses) {
+	defer close(a.checked)
+	ticks := time.NewTicker(checkEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+		}
+		why, since, err := l.check()
+		if err != nil {
+			why = fmt.Sprintf("whether the policies in force act cannot be told: %v", err)
+		}
+		if why != "" {
+			a.mu.Lock()
+			a.conv.sendLapse(why, since)
+			a.mu.Unlock()
+		}
+	}
 }
 
 // attach goes from the processes to the sockets, so that nothing falls between
@@ -177,6 +207,7 @@ func (a *audit) Stop() error {
 	err := a.observer.detach()
 	a.cancel()
 	<-a.done
+	<-a.checked
 	return errors.Join(err, a.err, a.free())
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
@@ -140,6 +141,16 @@ func (c *converter) sendExit(r *record, p *process) {
 func (c *converter) sendLoss(lost uint64) {
 	c.send(&record{SensorEvent: bpf.SensorEvent{Time: uint64(bootNow())}}, &tetragon.GetEventsResponse{
 		Event: &tetragon.GetEventsResponse_RateLimitInfo{RateLimitInfo: &tetragon.RateLimitInfo{NumberOfDroppedProcessEvents: lost}}})
+}
+
+// sendLapse tells that what was told as listed since a time may not have been.
+func (c *converter) sendLapse(why string, since time.Time) {
+	if !c.policy.Details {
+		return
+	}
+	c.sendKprobe(&record{SensorEvent: bpf.SensorEvent{Time: uint64(bootNow())}}, &process{}, names.CallLapse, nil, []*tetragon.KprobeArgument{
+		stringData(names.LabelWhy, text([]byte(why))),
+		{Label: names.LabelSince, Arg: &tetragon.KprobeArgument_LongArg{LongArg: since.UnixNano()}}})
 }
 
 func intArg(v int32) *tetragon.KprobeArgument {

@@ -134,6 +134,6 @@ func loadOne(name string) (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	subset(spec, []string{name}, []string{"lists", "prefixes", "scopes", "epoch", "walks", "events", "delivered", "told"})
+	subset(spec, []string{name}, []string{"lists", "prefixes", "scopes", "epoch", "walks", "events", "delivered", "told", ".bss"})
 	return loadCollection(spec, nil)
 }

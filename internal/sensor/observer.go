@@ -92,6 +92,11 @@ func subset(spec *ebpf.CollectionSpec, programs, maps []string) {
 			delete(spec.Maps, name)
 		}
 	}
+	for name, v := range spec.Variables {
+		if !v.Constant() && !m[".bss"] {
+			delete(spec.Variables, name)
+		}
+	}
 }
 
 // loadObserver loads the programs of an audit policy. Nothing is attached yet.
@@ -112,7 +117,7 @@ func loadObserver(h hooks, group cgroup.Group, p *Policy, ring uint32, shared *s
 	}
 	programs = slices.AppendSeq(programs, maps.Keys(h.uses))
 	subset(spec, programs,
-		[]string{"lists", "prefixes", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told"})
+		[]string{"lists", "prefixes", "scopes", "epoch", "walks", "builds", "iter_build", "events", "delivered", "told", ".bss"})
 	if err := setScope(spec, group, p.Families); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,10 @@ const (
 	// OptionDetails the embedded sensor tells by it that a process has left
 	// the cgroup, so that what it does is seen no more.
 	CallLeave = "cgroup_attach_task"
+	// CallLapse is none either: with OptionDetails the embedded sensor tells by
+	// it that an enforcing policy of the same database acts no more, so that what
+	// came with LabelListed since LabelSince may not have been listed.
+	CallLapse = "profile_policy_lapsed"
 )
 
 // The tracepoint that tells of forks where CallFork cannot, and how the name
@@ -66,6 +70,10 @@ const (
 	// LabelListed, on every socket's call: string, the stage (monitor or enforce)
 	// of the generation in force that acts on this very process.
 	LabelListed = "profile-listed"
+	// LabelWhy and LabelSince, on CallLapse: string, in plain words; long,
+	// nanoseconds since 1970.
+	LabelWhy   = "profile-why"
+	LabelSince = "profile-since"
 	// LabelHeld, on CallSocketCreate: int 1, the socket was already open when the policy was loaded.
 	LabelHeld = "profile-held"
 )

@@ -239,6 +239,7 @@ const (
 	SensorVarGoUseEvent       = "go_use_event"
 	SensorVarGoWalkEnd        = "go_walk_end"
 	SensorVarHostOnly         = "host_only"
+	SensorVarLapsed           = "lapsed"
 	SensorVarNrSocket         = "nr_socket"
 	SensorVarOp               = "op"
 	SensorVarOthersIndex      = "others_index"
@@ -358,6 +359,7 @@ type SensorVariableSpecs struct {
 	GoUseEvent    *ebpf.VariableSpec `ebpf:"go_use_event"`
 	GoWalkEnd     *ebpf.VariableSpec `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.VariableSpec `ebpf:"host_only"`
+	Lapsed        *ebpf.VariableSpec `ebpf:"lapsed"`
 	NrSocket      *ebpf.VariableSpec `ebpf:"nr_socket"`
 	Op            *ebpf.VariableSpec `ebpf:"op"`
 	OthersIndex   *ebpf.VariableSpec `ebpf:"others_index"`
@@ -435,6 +437,7 @@ type SensorVariables struct {
 	GoUseEvent    *ebpf.Variable `ebpf:"go_use_event"`
 	GoWalkEnd     *ebpf.Variable `ebpf:"go_walk_end"`
 	HostOnly      *ebpf.Variable `ebpf:"host_only"`
+	Lapsed        *ebpf.Variable `ebpf:"lapsed"`
 	NrSocket      *ebpf.Variable `ebpf:"nr_socket"`
 	Op            *ebpf.Variable `ebpf:"op"`
 	OthersIndex   *ebpf.Variable `ebpf:"others_index"`

@@ -8,6 +8,9 @@
 
 #include "observe.h"
 
+/* Bits of the slots whose policies were found to act no more, set by user space. */
+volatile __u32 lapsed;
+
 /*
  * The mode of the policy in slot n, if it acts on the current process, whose
  * executable is in s. A function of its own for the verifier, which looks at
@@ -19,7 +22,8 @@ __noinline int slot_mode(__u32 n, struct scratch *s, bool named)
 	struct scope *scope = bpf_map_lookup_elem(&scopes, &n);
 	__u32 index;
 
-	if (!s || !scope || !scope->mode || (scope->host_only && !in_host_pidns(task)) ||
+	if (!s || !scope || !scope->mode || (lapsed >> (n & 31)) & 1 ||
+		(scope->host_only && !in_host_pidns(task)) ||
 		!is_below(cgroup_of(task), scope->cgroup, scope->level))
 		return MODE_NONE;
 	return match_path(n, scope->op, s, named, &index) == MATCH_YES ? scope->mode : MODE_NONE;
