@@ -13,9 +13,16 @@ import (
 func parseTable(file, text string, user bool, now time.Time) []Job {
 	var jobs []Job
 	n := 0
+	wall := now.Location()
 	for line := range strings.Lines(text) {
 		n++
 		words := strings.Fields(line)
+		if name, zone, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.TrimSpace(name) == "CRON_TZ" {
+			if there, err := time.LoadLocation(strings.Trim(strings.TrimSpace(zone), `"'`)); err == nil {
+				wall = there // of the lines below it
+			}
+			continue
+		}
 		if len(words) == 0 || !strings.ContainsAny(words[0][:1], "*0123456789@") {
 			continue // a comment, or a variable
 		}
@@ -31,7 +38,7 @@ func parseTable(file, text string, user bool, now time.Time) []Job {
 			continue
 		}
 		job := Job{Name: fmt.Sprintf("%s:%d (%s)", file, n, strings.Join(words[first:], " "))}
-		job.next = parseTimes(words[:times], now.Location())
+		job.next = parseTimes(words[:times], wall)
 		if job.next != nil {
 			job.Next = job.next(now)
 		}
@@ -45,7 +52,9 @@ func parseTable(file, text string, user bool, now time.Time) []Job {
 func parseTimes(fields []string, wall *time.Location) func(time.Time) time.Time {
 	if len(fields) == 5 {
 		fields = append([]string{}, fields...)
-		fields[4] = sundays.Replace(fields[4])
+		if !strings.Contains(fields[4], "/") {
+			fields[4] = sundays.Replace(fields[4])
+		}
 	}
 	schedule, err := cron.ParseStandard(strings.Join(fields, " "))
 	if err != nil {
@@ -54,5 +63,6 @@ func parseTimes(fields []string, wall *time.Location) func(time.Time) time.Time 
 	return func(after time.Time) time.Time { return schedule.Next(after.In(wall)) }
 }
 
-// sundays writes Sunday as the library has it, which is 0 alone.
-var sundays = strings.NewReplacer("1-7", "*", "2-7", "2-6,0", "3-7", "3-6,0", "4-7", "4-6,0", "5-7", "5-6,0", "6-7", "6,0", "7", "0")
+// sundays writes Sunday as the library has it, which is 0 alone. Every day is
+// not written as a star, beside which the day of the month counts alone.
+var sundays = strings.NewReplacer("0-7", "0-6", "1-7", "0-6", "2-7", "2-6,0", "3-7", "3-6,0", "4-7", "4-6,0", "5-7", "5-6,0", "6-7", "6,0", "7", "0")

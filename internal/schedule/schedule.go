@@ -1,12 +1,14 @@
 // Package schedule tells what this machine runs by itself at certain times:
-// timers of systemd and jobs of cron.
+// timers of systemd, and jobs of cron and anacron.
 //
 // What must not be in it: what was learned, and what follows from it.
 package schedule
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,13 +18,15 @@ import (
 
 // Job is something that is run at certain times.
 type Job struct {
-	Name string    // of the timer, or the file and line of the crontab with its command
-	Next time.Time // when it is run next; zero if that cannot be told
+	Name string    // of the timer, or the file and line of the table with its command
+	Next time.Time // when it is run next, the day of it for anacron; zero if that cannot be told
 
-	// last is when it was run last, zero if it never was; next gives the time of
-	// the run after a time. A job has one or the other.
-	last time.Time
-	next func(time.Time) time.Time
+	// last is when it was run last, zero if it never was, or the begin of the time
+	// within which it was; next gives the time of the run after a time. A job has
+	// one or the other.
+	last   time.Time
+	within time.Duration
+	next   func(time.Time) time.Time
 }
 
 // RanBetween reports whether the job was run, or was to be run, from one time
@@ -32,7 +36,7 @@ func (j Job) RanBetween(from, to time.Time) bool {
 		at := j.next(from.Add(-time.Second))
 		return !at.IsZero() && !at.After(to)
 	}
-	return !j.last.Before(from) && !j.last.After(to)
+	return !j.last.Before(from) && !j.last.Add(j.within).After(to)
 }
 
 // Jobs returns the jobs of the machine whose files are below root, which is "/"
@@ -41,6 +45,10 @@ func (j Job) RanBetween(from, to time.Time) bool {
 // are given all the same.
 func Jobs(ctx context.Context, root string, now time.Time) ([]Job, error) {
 	jobs, err := cronJobs(root, now)
+	days, aerr := anacronJobs(root, now)
+	if jobs = append(jobs, days...); err == nil {
+		err = aerr
+	}
 	if _, booted := os.Stat("/run/systemd/system"); root == "/" && booted == nil { // as sd_booted(3) has it
 		timers, terr := timers(ctx)
 		jobs = append(jobs, timers...)
@@ -59,14 +67,16 @@ func cronJobs(root string, now time.Time) ([]Job, error) {
 		user bool // its lines name a user
 	}
 	tables := []table{{filepath.Join(root, "etc/crontab"), true}}
-	for pattern, user := range map[string]bool{"etc/cron.d/*": true, "var/spool/cron/crontabs/*": false, "var/spool/cron/*": false} {
+	_, err := os.Stat(filepath.Join(root, "etc/debian_version"))
+	debian := err == nil
+	for pattern, user := range map[string]bool{
+		"etc/cron.d/*": true, "var/spool/cron/crontabs/*": false, "var/spool/cron/tabs/*": false, "var/spool/cron/*": false} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range files {
-			// Cron passes over the files that package managers leave there.
-			if !user || !strings.ContainsAny(filepath.Base(file), ".~") {
+			if !user || !passedOver(filepath.Base(file), debian) {
 				tables = append(tables, table{file, user})
 			}
 		}
@@ -74,18 +84,40 @@ func cronJobs(root string, now time.Time) ([]Job, error) {
 	var jobs []Job
 	var failed error
 	for _, t := range tables {
-		info, err := os.Stat(t.file)
-		if err != nil || !info.Mode().IsRegular() || info.Size() > maxTable {
+		text, err := readTable(t.file)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		text, err := os.ReadFile(t.file)
 		if err != nil {
 			failed = fmt.Errorf("read crontab: %w", err)
 			continue
 		}
-		jobs = append(jobs, parseTable(t.file, string(text), t.user, now)...)
+		jobs = append(jobs, parseTable(t.file, text, t.user, now)...)
 	}
 	return jobs, failed
+}
+
+// passedOver reports whether cron does not read a file of that name: those that
+// editors and package managers leave there, and Debian's none with a dot.
+func passedOver(name string, debian bool) bool {
+	if strings.HasPrefix(name, ".") || strings.ContainsAny(name, "~#") || debian && strings.Contains(name, ".") {
+		return true
+	}
+	return slices.ContainsFunc([]string{".rpmsave", ".rpmorig", ".rpmnew", ".swp", ".cfsaved"}, func(end string) bool { return strings.HasSuffix(name, end) })
+}
+
+// readTable reads a file that is regular and not too large; any other is as
+// good as not there.
+func readTable(file string) (string, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxTable {
+		return "", fs.ErrNotExist
+	}
+	text, err := os.ReadFile(file)
+	return string(text), err
 }
 
 // maxTable bounds how large a crontab is read.
