@@ -41,6 +41,9 @@ func familyOf(file string) (family, bool) {
 	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") || !path.IsAbs(file) {
 		return family{}, false
 	}
+	if !strings.Contains(path.Dir(file), ".") {
+		return family{}, false
+	}
 	parts := strings.Split(file, "/")
 	changes := false
 	for i, part := range parts[:len(parts)-1] {

@@ -143,16 +143,20 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 			}
 		}
 	}
-	if !p.o.Remote && (len(v.Files) > 0 || p.learnedHere(host)) {
-		hold(replaced(file, v.Files))
-		hold(p.alive.startNotSeen(p.c, host))
+	var id store.FileID // of the file there now; unknown if that cannot be said
+	if !p.o.Remote {
+		var err error
+		id, err = identify(file)
+		if len(v.Files) > 0 || p.learnedHere(host) {
+			hold(compare(id, err, v.Files))
+			hold(p.alive.startNotSeen(p.c, host))
+		}
 	}
 	if len(why) > 0 {
 		p.held[file] = strings.Join(why, "; ")
 		return
 	}
 	p.learned = true
-	id := p.here(file)
 	if len(v.Files) > 0 && !id.Known() {
 		id = v.Files[0]
 	}
@@ -258,6 +262,11 @@ func (p *planner) here(file string) store.FileID {
 // replaced says why the file now at the path is not the one that was learned.
 func replaced(file string, learned []store.FileID) string {
 	now, err := identify(file)
+	return compare(now, err, learned)
+}
+
+// compare says it of a file that was, or could not be, identified.
+func compare(now store.FileID, err error, learned []store.FileID) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "gone since it was learned"

@@ -209,7 +209,7 @@ func (p *planner) judgeLearned(ctx context.Context, tx *store.Tx) error {
 		}
 		pending = nil
 	}
-	for rows, err := range tx.Executables() {
+	for rows, err := range ahead(tx.Executables()) {
 		if err == nil {
 			err = ctx.Err()
 		}
