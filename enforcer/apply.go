@@ -74,6 +74,18 @@ type ApplyOptions struct {
 	Dir string
 }
 
+// Unchanged reports whether what would be applied is what a generation, which
+// is in force, was loaded to.
+func Unchanged(o ApplyOptions, g *store.Generation) bool {
+	dir, err := o.Dir, error(nil)
+	if dir != "" {
+		dir, err = CheckDir(dir)
+	}
+	p := o.Plan
+	return err == nil && g != nil && g.State == store.StateLoaded && g.N == p.Loaded && g.Agent == o.Agent.Address && g.Dir == dir &&
+		g.Stage == p.Stage && g.Cgroup == p.Cgroup && slices.Equal(g.Families, p.Families) && slices.Equal(g.Paths, p.Enforce)
+}
+
 // applier brings one generation into force.
 type applier struct {
 	ApplyOptions

@@ -118,7 +118,7 @@ func CountKills(ctx context.Context, a *tetragon.Agent, s *store.Store) error {
 		return err
 	}
 	kills, err := askKills(ctx, a, *g)
-	if err != nil || len(kills) == 0 {
+	if err != nil || slices.Equal(raiseKills(g.Kills, kills), g.Kills) {
 		return err
 	}
 	return s.Update(ctx, func(tx *store.Tx) error {

@@ -25,13 +25,22 @@ func addKills(sum map[string]store.Kill, kills []store.Kill) {
 }
 
 // raiseKills brings what was recorded of a generation up to what its agent now
-// counts. An agent that was restarted counts from zero: no count goes down.
+// counts. An agent that was restarted counts from zero: no count goes down. A
+// count for the path "" is one of all executables together: what was heard of
+// some by name is taken from it.
 func raiseKills(recorded, counted []store.Kill) []store.Kill {
 	raised := slices.Clone(recorded)
 	for _, k := range counted {
-		i, found := slices.BinarySearchFunc(raised, k, func(a, b store.Kill) int { return strings.Compare(a.Path, b.Path) })
+		if k.Path == "" {
+			named := sumNamed(recorded)
+			k.Kills -= min(k.Kills, named.Kills)
+			k.Would -= min(k.Would, named.Would)
+		}
+		i, found := findKill(raised, k.Path)
 		if !found {
-			raised = slices.Insert(raised, i, k)
+			if k.Kills+k.Would > 0 {
+				raised = slices.Insert(raised, i, k)
+			}
 			continue
 		}
 		r := &raised[i]
@@ -41,11 +50,46 @@ func raiseKills(recorded, counted []store.Kill) []store.Kill {
 	return raised
 }
 
+func findKill(kills []store.Kill, path string) (int, bool) {
+	return slices.BinarySearchFunc(kills, path, func(k store.Kill, path string) int { return strings.Compare(k.Path, path) })
+}
+
+func sumNamed(kills []store.Kill) (sum store.Kill) {
+	for _, k := range kills {
+		if k.Path != "" {
+			sum.Kills += k.Kills
+			sum.Would += k.Would
+		}
+	}
+	return sum
+}
+
+// nameKills adds what was heard of executables by name. From an agent that
+// counts, it takes that from the count of those that were not told apart, which
+// may have it already.
+func nameKills(recorded []store.Kill, heard map[string]store.Kill, counts bool) []store.Kill {
+	named := slices.Clone(recorded)
+	for path, k := range heard {
+		i, found := findKill(named, path)
+		if !found {
+			named = slices.Insert(named, i, store.Kill{Path: path})
+		}
+		n := &named[i]
+		n.Kills, n.Would = n.Kills+k.Kills, n.Would+k.Would
+		n.LastKill, n.LastWould = later(n.LastKill, k.LastKill), later(n.LastWould, k.LastWould)
+		if j, found := findKill(named, ""); found && counts {
+			named[j].Kills -= min(named[j].Kills, k.Kills)
+			named[j].Would -= min(named[j].Would, k.Would)
+		}
+	}
+	return named
+}
+
 // lowerKills takes from counts those that others have as well.
 func lowerKills(counted, others []store.Kill) []store.Kill {
 	lowered := slices.Clone(counted)
 	for _, k := range others {
-		i, found := slices.BinarySearchFunc(lowered, k, func(a, b store.Kill) int { return strings.Compare(a.Path, b.Path) })
+		i, found := findKill(lowered, k.Path)
 		if found {
 			l := &lowered[i]
 			l.Kills -= min(l.Kills, k.Kills)

@@ -43,8 +43,12 @@ type KillRow struct {
 	Last  time.Time `json:"last,omitzero"`
 }
 
-// DriftError says that the agent does not hold what was recorded.
-type DriftError struct{ What string }
+// DriftError says that the agent does not hold what was recorded. Lost says that
+// some of it does not act as it was loaded to.
+type DriftError struct {
+	What string
+	Lost bool
+}
 
 func (e *DriftError) Error() string { return e.What }
 
@@ -80,7 +84,7 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	err = status.compare(g, policies, a == nil || a.Monitor)
 	if err == nil && g != nil {
 		if differs := compareDir(s, *g); differs != nil {
-			err = &DriftError{fmt.Sprintf("generation %d is in force, but the agent would not load it as it was when it is restarted: %v; %s", g.N, differs, mend)}
+			err = &DriftError{What: fmt.Sprintf("generation %d is in force, but the agent would not load it as it was when it is restarted: %v; %s", g.N, differs, mend)}
 		}
 	}
 	return status, errors.Join(err, uncounted)
@@ -125,20 +129,20 @@ func (status *Status) compare(g *store.Generation, listed []*api.TracingPolicySt
 		var same bool
 		status.Stage, same = stageOf(*g, listed, modes)
 		if why := missing(*g, listed); why != nil && g.State == store.StateLoaded {
-			return &DriftError{fmt.Sprintf("%s agent %s %v; %s", recorded, g.Agent, why, mend)}
+			return &DriftError{fmt.Sprintf("%s agent %s %v; %s", recorded, g.Agent, why, mend), true}
 		}
 		switch {
 		case !same:
-			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has its policies in several modes; %s", g.N, g.Stage, g.Agent, mend)}
+			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has its policies in several modes; %s", g.N, g.Stage, g.Agent, mend), true}
 		case g.State == store.StateLoaded && status.Stage != g.Stage:
-			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has it in mode %s; %s", g.N, g.Stage, g.Agent, status.Stage, mend)}
+			return &DriftError{fmt.Sprintf("generation %d was loaded to %s, but agent %s has it in mode %s; %s", g.N, g.Stage, g.Agent, status.Stage, mend), true}
 		case g.State == store.StateLoading:
-			return &DriftError{fmt.Sprintf("a command was killed while it loaded generation %d, and whether that acts was never tried; %s", g.N, mend)}
+			return &DriftError{What: fmt.Sprintf("a command was killed while it loaded generation %d, and whether that acts was never tried; %s", g.N, mend)}
 		}
 	}
 	for _, st := range listed {
 		if g == nil || !slices.Contains(g.Policies, st.GetName()) {
-			return &DriftError{fmt.Sprintf("policy %s is loaded too, left by a command that was killed; %s", st.GetName(), mend)}
+			return &DriftError{What: fmt.Sprintf("policy %s is loaded too, left by a command that was killed; %s", st.GetName(), mend)}
 		}
 	}
 	return nil

@@ -10,24 +10,26 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Lock is held by the one learning session that writes to a database. The
-// kernel drops it when the process ends, however it ends.
+// Lock is held by the one learning session that writes to a database, or by the
+// one command that watches or listens. The kernel drops it when the process
+// ends, however it ends.
 type Lock struct{ flock *flock.Flock }
 
 // HeldError tells who holds the lock of a database. PID is 0 and Since zero
 // where the holder has not said so.
 type HeldError struct {
 	Path  string // of the database
+	By    string // what holds it, such as "another learning session"
 	PID   int
 	Since time.Time
 }
 
 func (e *HeldError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("database %s is held by another learning session", e.Path)
+		return fmt.Sprintf("database %s is held by %s", e.Path, e.By)
 	}
-	return fmt.Sprintf("database %s is held by another learning session: process %d, since %s",
-		e.Path, e.PID, e.Since.Format(time.RFC3339))
+	return fmt.Sprintf("database %s is held by %s: process %d, since %s",
+		e.Path, e.By, e.PID, e.Since.Format(time.RFC3339))
 }
 
 // Attempts to lock, or else to read who holds the lock: its holder writes that
@@ -41,12 +43,22 @@ const (
 // beside it with ".lock" added to its name, which holds the process and the
 // time. The error is a *HeldError if another session has it. Reading and
 // writing need no lock.
-func (s *Store) LockLearn() (*Lock, error) {
-	name := s.path + ".lock"
+func (s *Store) LockLearn() (*Lock, error) { return s.lock(".lock", "another learning session") }
+
+// LockWatch takes the lock of the one command that keeps in force what is in
+// force: the file with ".watch" added. It is otherwise as LockLearn.
+func (s *Store) LockWatch() (*Lock, error) { return s.lock(".watch", "another command that watches") }
+
+// LockListen takes the lock of the one process that writes down whom the agent
+// kills: the file with ".listen" added. It is otherwise as LockLearn.
+func (s *Store) LockListen() (*Lock, error) { return s.lock(".listen", "another command that listens") }
+
+func (s *Store) lock(suffix, by string) (*Lock, error) {
+	name := s.path + suffix
 	// The file stays when the lock is released: were it removed, one process
 	// could lock the old file and another one a new file.
 	lock := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-	held := &HeldError{Path: s.path}
+	held := &HeldError{Path: s.path, By: by}
 	for range lockAttempts {
 		ok, err := lock.TryLock()
 		if err == nil && ok {

@@ -254,3 +254,21 @@ func TestAFullOrReadOnlyDiskIsAnErrorAndLosesNothing(t *testing.T) {
 	}
 	child.wait()
 }
+
+func TestEachLockIsHeldByItself(t *testing.T) {
+	s := newStore(t)
+	takers := map[string]func() (*Lock, error){"learning session": s.LockLearn, "watches": s.LockWatch, "listens": s.LockListen}
+	for what, take := range takers {
+		lock, err := take()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		defer lock.Release()
+	}
+	for what, take := range takers {
+		var held *HeldError
+		if _, err := take(); !errors.As(err, &held) || !strings.Contains(err.Error(), what) || held.PID != os.Getpid() {
+			t.Errorf("error %v, want that another that %s has it", err, what)
+		}
+	}
+}

@@ -45,6 +45,7 @@ func enforceCommand() *cli.Command {
 			&cli.BoolFlag{Name: "untried", Usage: "take an agent of another host, on which enforcing cannot be tried"},
 			&cli.StringFlag{Name: "policy-dir", Usage: "keep the policies in `DIR` as well, from which a Tetragon loads them when it is restarted (by itself it has /etc/tetragon/tetragon.tp.d); stays so until it is given as ''"},
 			&cli.BoolFlag{Name: "monitor", Usage: "count, and kill nothing"},
+			&cli.BoolFlag{Name: "watch", Usage: "stay, and load what is in force again where the agent has lost it; without a terminal and --yes nothing is planned or changed"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "show the plan and apply nothing"},
 			&cli.BoolFlag{Name: "yes", Usage: "apply without asking"},
 			outputFlag("json (the plan)", "yaml (the policy)"),
@@ -81,6 +82,15 @@ func enforce(c *cli.Context) (err error) {
 		}
 		return e.print(plan)
 	}
+	if c.Bool("watch") {
+		return e.watch(c)
+	}
+	return e.enforce(c)
+}
+
+// enforce makes the plan, asks, and applies it. With --watch, what is in force
+// already is left as it is.
+func (e *enforcing) enforce(c *cli.Context) (err error) {
 	agent, err := e.connect(c)
 	if err != nil {
 		return err
@@ -104,14 +114,23 @@ func enforce(c *cli.Context) (err error) {
 		}
 		return err
 	}
+	o := enforcer.ApplyOptions{Agent: agent, Store: e.store, Plan: plan, Group: e.group, Untried: c.Bool("untried")}
+	g, err := enforcer.InForce(c.Context, e.store)
+	if err != nil {
+		return err
+	}
+	o.Dir = c.String("policy-dir")
+	if g != nil && g.Agent == agent.Address && !c.IsSet("policy-dir") {
+		o.Dir = g.Dir
+	}
+	if c.Bool("watch") && enforcer.Unchanged(o, g) {
+		fmt.Printf("generation %d lists that already\n", g.N)
+		return nil
+	}
 	if err := confirm(e.yes, "Apply this plan?"); err != nil {
 		return err
 	}
-	o := enforcer.ApplyOptions{Agent: agent, Store: e.store, Plan: plan, Group: e.group, Untried: c.Bool("untried")}
-	if o.Dir, err = e.policyDir(c, agent); err != nil {
-		return err
-	}
-	g, err := enforcer.Apply(c.Context, o)
+	g, err = enforcer.Apply(c.Context, o)
 	if g != nil {
 		fmt.Printf("generation %d is in force, stage %s; %s\n", g.N, g.Stage, showTried(g))
 	}
@@ -119,18 +138,6 @@ func enforce(c *cli.Context) (err error) {
 		fmt.Printf("kept in %s as well, from which the agent loads it when it is restarted\n", showPath(g.Dir))
 	}
 	return err
-}
-
-// policyDir is the directory that is named, else that of what is in force.
-func (e *enforcing) policyDir(c *cli.Context, agent *tetragon.Agent) (string, error) {
-	if c.IsSet("policy-dir") {
-		return c.String("policy-dir"), nil
-	}
-	g, err := enforcer.InForce(c.Context, e.store)
-	if err != nil || g == nil || g.Agent != agent.Address {
-		return "", err
-	}
-	return g.Dir, nil
 }
 
 func showTried(g *store.Generation) string {
@@ -153,6 +160,9 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 		return nil, usagef("-o %q: it is json (the plan) or yaml (the policy)", e.form)
 	}
 	e.apply = e.form == "" && !c.Bool("dry-run")
+	if c.Bool("watch") && !e.apply {
+		return nil, usagef("--watch watches over what is applied, and with -o and --dry-run nothing is")
+	}
 	t, err := thresholds(c)
 	if err != nil {
 		return nil, err
@@ -320,12 +330,15 @@ func showPlan(w io.Writer, plan *enforcer.Plan) {
 	}
 }
 
+// canAsk reports whether there is a person at a terminal.
+func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
+
 // confirm asks on the terminal. Without one, and without --yes, nothing is done.
 func confirm(yes bool, question string) error {
 	if yes {
 		return nil
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+	if !canAsk() {
 		return errors.New("nothing was changed: there is no terminal to ask on; say --yes")
 	}
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)

@@ -49,23 +49,52 @@ func showStatus(c *cli.Context) (err error) {
 	if agent != nil {
 		defer func() { err = errors.Join(err, agent.Close()) }()
 	}
-	var last string
+	if c.Bool("follow") {
+		return follow(c.Context, st, agent, form)
+	}
+	text, drift, err := statusText(c.Context, st, agent, form)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(os.Stdout, text); err != nil {
+		return err
+	}
+	return drift
+}
+
+// follow prints the status, and then what changes of it. An agent that counts
+// kills only together is listened to meanwhile.
+func follow(ctx context.Context, st *store.Store, agent *tetragon.Agent, form string) (err error) {
+	record := func(context.Context) error { return nil }
+	if agent != nil && !agent.IsSensor() {
+		listening, stop := context.WithCancel(ctx)
+		ears := enforcer.Listen(listening, agent, st)
+		record = ears.Record
+		defer func() {
+			stop()
+			err = errors.Join(err, ears.Close())
+		}()
+	}
+	lines := &changes{w: os.Stdout}
+	last := ""
 	for {
-		text, drift, err := statusText(c.Context, st, agent, form)
-		if err != nil {
+		if err := record(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
-		if text != last {
-			if _, err := io.WriteString(os.Stdout, text); err != nil {
-				return err
-			}
-			last = text
+		text, drift, err := statusText(ctx, st, agent, form)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		case form == "":
+			lines.print(text, drift)
+		case text != last:
+			fmt.Print(text)
 		}
-		if !c.Bool("follow") {
-			return drift
-		}
+		last = text
 		select {
-		case <-c.Context.Done():
+		case <-ctx.Done():
 			return nil
 		case <-time.After(followEvery):
 		}
@@ -147,9 +176,13 @@ func killLines(what string, kills []enforcer.KillRow) string {
 	for _, k := range kills {
 		path := showPath(k.Path)
 		if k.Path == "" {
-			path = "some executable (this agent does not tell which)"
+			path = "which executables was not heard"
 		}
-		text += fmt.Sprintf("%s ×%d, last %s: %s\n", what, k.Count, k.Last.Local().Format(time.DateTime), path)
+		last := ""
+		if !k.Last.IsZero() {
+			last = ", last " + k.Last.Local().Format(time.DateTime)
+		}
+		text += fmt.Sprintf("%s ×%d%s: %s\n", what, k.Count, last, path)
 	}
 	return text
 }

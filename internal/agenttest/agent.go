@@ -213,20 +213,29 @@ func (a *Agent) Remote(t testing.TB) *tetragon.Agent { return a.connect(t, "node
 // Address is that of Local.
 func (a *Agent) Address() string { return "unix://" + a.socket() }
 
-func (a *Agent) connect(t testing.TB, address string) *tetragon.Agent {
-	t.Helper()
+// Dial connects as if the agent were at an address.
+func (a *Agent) Dial(ctx context.Context, address string) (*tetragon.Agent, error) {
 	conn, err := grpc.NewClient("unix://"+a.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	var once sync.Once
 	closer := func() (err error) {
 		once.Do(func() { err = conn.Close() })
 		return err
 	}
-	agent, err := tetragon.Connect(t.Context(), address, conn, closer)
+	agent, err := tetragon.Connect(ctx, address, conn, closer)
 	if err != nil {
-		t.Fatal(errors.Join(err, closer()))
+		return nil, errors.Join(err, closer())
+	}
+	return agent, nil
+}
+
+func (a *Agent) connect(t testing.TB, address string) *tetragon.Agent {
+	t.Helper()
+	agent, err := a.Dial(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := agent.Close(); err != nil {
