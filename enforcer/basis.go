@@ -23,7 +23,7 @@ func (c *considered) reasons(v Verdict, rows []store.Evidence) []string {
 func (c *considered) basis(v Verdict, rows []store.Evidence) string {
 	switch v.Kind {
 	case Network:
-		return tellNetwork(v.Network)
+		return tellNetwork(v.Network, v.AtLeast)
 	case Quiet:
 		var awake time.Duration
 		sessions := 0
@@ -54,11 +54,16 @@ func isOf(row *store.Evidence, files []store.FileID) bool {
 	return false
 }
 
-// tellNetwork tells each use, with its runs and times.
-func tellNetwork(uses []store.Use) string {
+// tellNetwork tells each use, with its runs, or the least that they were, and
+// its times.
+func tellNetwork(uses []store.Use, atLeast bool) string {
 	var told []string
 	for _, u := range uses {
-		one := u.Family + " " + u.Type + " in " + count(u.Runs, "run")
+		one := u.Family + " " + u.Type + " in "
+		if atLeast {
+			one += "at least "
+		}
+		one += count(u.Runs, "run")
 		if u.First.Equal(u.Last) {
 			one += " at " + tellTime(u.First)
 		} else {

@@ -114,6 +114,15 @@ func (s *session) watches(path string) bool {
 	})
 }
 
+// unasked reports whether the session did not ask of the sockets of a row's
+// path at some time at which one of its executable may have run.
+func (s *session) unasked(row *store.Evidence) bool {
+	going := slices.ContainsFunc(row.Files, func(t store.Tally) bool { return t.Going.Clean+t.Going.Touched > 0 || len(t.Unseen) > 0 })
+	return slices.ContainsFunc(s.Narrowed, func(n store.Narrowed) bool {
+		return n.Path == row.Key.Path && (going || !n.From.After(row.LastSeen)) && (n.To.IsZero() || !n.To.Before(row.FirstSeen))
+	})
+}
+
 // watched is for how long a run that was still going at the end of the last
 // window had been watched since its exec.
 func (s *session) watched(exec time.Time) time.Duration {

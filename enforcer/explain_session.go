@@ -40,6 +40,16 @@ func (x *explainer) session(row store.Evidence) []string {
 	if end := x.tellEnd(s); end != "" {
 		lines = append(lines, "  "+end)
 	}
+	for _, n := range s.Narrowed {
+		if n.Path != row.Key.Path {
+			continue
+		}
+		to := "its end"
+		if !n.To.IsZero() {
+			to = tellTime(n.To)
+		}
+		lines = append(lines, fmt.Sprintf("  from %s to %s the agent was not asked of its sockets: it was known by its path for a network user", tellTime(n.From), to))
+	}
 	for _, g := range s.Gaps {
 		where := "across its runs"
 		if g.To.Before(row.FirstSeen) || g.From.After(row.LastSeen) {

@@ -57,6 +57,9 @@ type NetworkUse struct {
 	Destinations []string `json:"destinations,omitempty" yaml:"destinations,omitempty"` // examples of out and peer
 	// Inherited counts the runs that used a socket which they had not opened.
 	Inherited uint64 `json:"inherited,omitempty" yaml:"inherited,omitempty"`
+	// AtLeast says that Count and Last may be greater: once it was known for a
+	// network user, a Tetragon was no longer asked for its sockets.
+	AtLeast bool `json:"at_least,omitempty" yaml:"at_least,omitempty"`
 }
 
 // AttemptRow counts sockets opened while listed. Family, Type and First are
@@ -112,7 +115,9 @@ func (r *Report) row(rows []store.Evidence, v Verdict) Row {
 		FirstSeen: v.FirstSeen.UTC(), LastSeen: v.LastSeen.UTC()}
 	row.Path, row.PathBase64 = printable(key.Path)
 	for _, u := range v.Network {
-		row.Network = append(row.Network, networkUse(u))
+		use := networkUse(u)
+		use.AtLeast = v.AtLeast
+		row.Network = append(row.Network, use)
 	}
 	for _, e := range v.Entries {
 		entry := EntryRow{Runs: e.Runs}

@@ -62,6 +62,9 @@ func (w *rowWriter) use(u *NetworkUse) {
 	if u.Inherited != 0 {
 		w.number(`,"inherited":`, u.Inherited)
 	}
+	if u.AtLeast {
+		w.raw(`,"at_least":true`)
+	}
 	w.raw(`}`)
 }
 

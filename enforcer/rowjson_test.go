@@ -48,7 +48,7 @@ func anyRow(t *rapid.T) Row {
 		anyList(func(t *rapid.T) NetworkUse {
 			return NetworkUse{anyText().Draw(t, "family"), anyText().Draw(t, "type"), rapid.Uint64().Draw(t, "count"),
 				anyTime().Draw(t, "first"), anyTime().Draw(t, "last"), anyTexts().Draw(t, "protocols"), anyTexts().Draw(t, "reach"),
-				anyTexts().Draw(t, "destinations"), rapid.Uint64Range(0, 2).Draw(t, "inherited")}
+				anyTexts().Draw(t, "destinations"), rapid.Uint64Range(0, 2).Draw(t, "inherited"), rapid.Bool().Draw(t, "at_least")}
 		}).Draw(t, "network"),
 		anyList(func(t *rapid.T) AttemptRow {
 			return AttemptRow{anyText().Draw(t, "family"), anyText().Draw(t, "type"), anyText().Draw(t, "stage"),

@@ -54,7 +54,10 @@ type Verdict struct {
 	Seen     uint64 // runs whose exec was seen
 	Complete uint64 // those whose end was seen in the same window
 
-	Network  []store.Use     // merged, sorted by family and type
+	Network []store.Use // merged, sorted by family and type
+	// AtLeast says that a session did not ask of all sockets, so that Network
+	// counts too few runs, or has too few families and types.
+	AtLeast  bool
 	Attempts []store.Attempt // of every session, also of those left out
 	Entries  []store.Entry   // merged, sorted by name
 
@@ -110,6 +113,7 @@ func (c *considered) sum(v *Verdict, rows []store.Evidence) {
 		if !c.has(row) {
 			continue
 		}
+		v.AtLeast = v.AtLeast || c.sessions[row.Session].unasked(row)
 		for i := range row.Files {
 			tally := &row.Files[i]
 			if tally.File.Known() && !slices.Contains(v.Files, tally.File) {
@@ -172,6 +176,10 @@ func (c *considered) weigh(v *Verdict, rows []store.Evidence) {
 	}
 	if strings.HasPrefix(path, store.Unresolved) {
 		v.because(reason{"name not resolved", "learn with an agent that tells the resolved executable, or on its own host"})
+	}
+	if v.AtLeast {
+		v.because(reason{"its sockets were not asked about: a network user somewhere else has the same path",
+			"leave that session out with --since, once it ran in one in which no executable of its path used the network"})
 	}
 	for _, gap := range gaps {
 		v.because(reason{gap, "leave that session out with --since, or say --accept-gaps to take the runs that no gap is known to have touched"})

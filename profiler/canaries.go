@@ -88,11 +88,14 @@ func (l *learner) beat(ctx context.Context) error {
 			l.mu.Lock()
 			l.fold.Sweep(host{}.alive)
 			l.mu.Unlock()
-			if !l.counts() {
-				continue
+			asked := time.Now()
+			if l.counts() {
+				if err := l.verify(ctx); err != nil {
+					return err
+				}
 			}
-			if err := l.verify(ctx); err != nil {
-				return err
+			if ctx.Err() == nil {
+				l.narrow(ctx, asked)
 			}
 		case !back:
 			if err := l.overdue(ctx); err != nil {

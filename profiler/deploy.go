@@ -5,51 +5,75 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
-	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"profile/internal/tetragon"
 )
 
-// deploy loads the audit policy, with as much of it as the agent takes, and
-// notes what it does not tell then: forks, or the names of executables.
+// deploy loads the audit policies, with as much of them as the agent takes,
+// and notes what they do not tell then: forks, or the names of executables.
 func (l *learner) deploy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, loadWithin)
-	defer cancel()
-	l.loaded = nil
-	full := AuditPolicy(l.session.ID, l.Agent, l.Group)
-	less := without(full, tetragon.CallFork)
-	tries := []*tetragon.Policy{full, less, without(less, tetragon.CallExec)}
-	switch {
-	case l.Agent.IsSensor():
-		tries = tries[:1]
-	case !l.Agent.TaskArgs:
-		tries = tries[1:]
+	l.loaded, l.whole = nil, false
+	l.mu.Lock()
+	l.meters.of = nil
+	l.mu.Unlock()
+	if l.Agent.IsSensor() {
+		err := l.add(ctx, AuditPolicy(l.session.ID, l.Agent, l.Group))
+		l.whole = err == nil
+		return err
 	}
-	var err error
-	for i, p := range tries {
-		if err = l.Agent.Add(ctx, p); err == nil {
-			l.loaded = []string{p.Metadata.Name}
-			l.deployed(ctx, hasCall(p, tetragon.CallExec), hasCall(p, tetragon.CallFork))
-			return nil
-		}
-		if ctx.Err() != nil || i == len(tries)-1 {
-			break
-		}
-		l.Log.Warn("the agent does not take the whole audit policy: trying a smaller one", "error", err)
+	if err := l.deployProcesses(ctx); err != nil {
+		return err
 	}
+	err := l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
+	l.whole = err == nil
 	return err
 }
 
-// deployed notes what the audit policy tells of. Forks that it has no hook for
-// are asked of a tracepoint.
-func (l *learner) deployed(ctx context.Context, execs, forks bool) {
+// add loads one policy.
+func (l *learner) add(ctx context.Context, p *tetragon.Policy) error {
+	ctx, cancel := context.WithTimeout(ctx, loadWithin)
+	defer cancel()
+	if err := l.Agent.Add(ctx, p); err != nil {
+		return err
+	}
+	l.loaded = append(l.loaded, p.Metadata.Name)
+	if len(p.Spec.KProbes) > 0 {
+		l.mu.Lock()
+		l.meters.add(p.Metadata.Name, false, time.Now())
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// deployProcesses asks for execs and forks. Forks that no kprobe tells of are
+// asked of a tracepoint.
+func (l *learner) deployProcesses(ctx context.Context) error {
+	full := ProcessPolicy(l.session.ID)
+	tries := []*tetragon.Policy{full, without(full, tetragon.CallFork)}
+	if !l.Agent.TaskArgs {
+		tries = tries[1:]
+	}
+	execs, forks := false, false
+	for _, p := range tries {
+		err := l.add(ctx, p)
+		if err == nil {
+			execs, forks = true, hasCall(p, tetragon.CallFork)
+			break
+		}
+		if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled {
+			return err
+		}
+		l.Log.Warn("the agent does not take the whole audit policy: trying a smaller one", "error", err)
+	}
 	if !forks {
-		p := ForkPolicy(l.session.ID)
-		if err := l.Agent.Add(ctx, p); err != nil {
+		if err := l.add(ctx, ForkPolicy(l.session.ID)); err != nil {
 			l.Log.Warn("the agent does not tell of forks: that is a gap", "error", err)
 		} else {
-			l.loaded, forks = append(l.loaded, p.Metadata.Name), true
+			forks = true
 		}
 	}
 	if !execs {
@@ -58,15 +82,24 @@ func (l *learner) deployed(ctx context.Context, execs, forks bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fold.cfg.NoExecs, l.fold.cfg.Forks = !execs, forks
-	l.meter.fresh()
+	return ctx.Err()
 }
 
-// unload takes off whatever of the session is loaded.
+// unload takes off whatever of the session is loaded, or was left of a load
+// that failed.
 func (l *learner) unload(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deleteWithin)
 	defer cancel()
+	names := slices.Clone(l.loaded)
+	if all, err := l.Agent.Policies(ctx, PolicyName(l.session.ID)); err == nil {
+		for _, st := range all {
+			if !slices.Contains(names, st.GetName()) {
+				names = append(names, st.GetName())
+			}
+		}
+	}
 	var errs []error
-	for _, name := range l.loaded {
+	for _, name := range names {
 		if err := l.Agent.Delete(ctx, name); err != nil {
 			// An agent that was restarted has forgotten it.
 			if st, err2 := l.Agent.Policy(ctx, name); err2 == nil && st == nil {
@@ -87,11 +120,11 @@ func (l *learner) present(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, name := range l.loaded {
-		if !slices.ContainsFunc(all, func(st *api.TracingPolicyStatus) bool { return st.GetName() == name }) {
+		if statusOf(all, name) == nil {
 			return false, nil
 		}
 	}
-	return len(l.loaded) > 0, nil
+	return l.whole, nil
 }
 
 func hasCall(p *tetragon.Policy, call string) bool {

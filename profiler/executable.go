@@ -57,6 +57,8 @@ type executable struct {
 	counted  bool
 	first    int64
 	last     int64
+	used     int64  // the last time that it used the network, 0 if never
+	sockets  uint64 // told of it
 	tallies  []*tally
 	latest   *tally // the one looked up last
 	attempts []attempt

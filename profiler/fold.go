@@ -14,8 +14,9 @@ import (
 // Config says what one session folds, and what its agent can tell.
 type Config struct {
 	Session string
-	// Policy names the audit policy: kprobe events of others are ignored. In a
-	// recording, where it is "", those of every policy that acts on nothing count.
+	// Policy names the audit policy, or begins the names of several, up to a
+	// '-': kprobe events of others are ignored. In a recording, where it is "",
+	// those of every policy that acts on nothing count.
 	Policy string
 	Only   []string // doublestar patterns, valid ones; none means everything
 
@@ -76,6 +77,8 @@ type Fold struct {
 	forkHook         bool             // something of the fork hook was
 	execHook         bool             // something of the exec hook was
 	unknownUse       int              // processes that opened a socket, and nobody knows which executable they run
+	narrowed         []store.Narrowed // paths of whose sockets is not told, sorted
+	narrowedHook     bool             // a recorded event is of a learner's policy that leaves some out
 	families         uint8            // seen at the socket hook, a bit each as in names
 	counts           Counts
 
@@ -173,6 +176,7 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 		f.lapse(k, at)
 	case tetragon.CallSocketCreate:
 		f.socketHook = true
+		f.narrowedHook = f.narrowedHook || f.cfg.Policy == "" && isNarrowed(k.GetPolicyName())
 		f.socket(k, at)
 	}
 }
@@ -192,7 +196,7 @@ func (f *Fold) tracepoint(t *api.ProcessTracepoint, at int64) {
 // audits reports whether an event is of the audit policy.
 func (f *Fold) audits(k *api.ProcessKprobe) bool {
 	if f.cfg.Policy != "" {
-		return k.GetPolicyName() == f.cfg.Policy
+		return isOf(k.GetPolicyName(), f.cfg.Policy)
 	}
 	if strings.HasPrefix(k.GetPolicyName(), tetragon.EnforcePrefix) {
 		return false
@@ -203,6 +207,19 @@ func (f *Fold) audits(k *api.ProcessKprobe) bool {
 		return false
 	}
 	return true
+}
+
+// isOf reports whether a policy is the one of a name, or one of those whose
+// names begin with it.
+func isOf(policy, name string) bool {
+	rest, is := strings.CutPrefix(policy, name)
+	return is && (rest == "" || rest[0] == '-')
+}
+
+// isNarrowed reports whether a learner's policy leaves out some executables,
+// and it is not known which.
+func isNarrowed(policy string) bool {
+	return strings.HasPrefix(policy, tetragon.LearnPrefix) && strings.Contains(policy, tetragon.NarrowedSuffix)
 }
 
 // checkName notes the loss that a Tetragon owns up to by not naming a process.

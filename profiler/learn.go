@@ -36,6 +36,8 @@ type Options struct {
 	Opened func(time.Time)
 	// Progress, if set, is called every second from then on.
 	Progress func(Progress)
+
+	pace pace // zero is the usual one
 }
 
 // Progress is how far a session is.

@@ -5,9 +5,54 @@ import (
 	"time"
 )
 
-// meter compares how many events the agent's counter says were posted with how
-// many have come: all that a Tetragon tells of its losses over its API
-// (FACTS 12).
+// meters are those of the policies that are loaded, by name. An event that two
+// of them post counts for each.
+type meters struct {
+	of     map[string]*meter
+	skew   int64 // how far the agent's clock is behind this one, and the events on their way
+	skewed bool
+}
+
+// add begins to count the events of a policy. fresh says that it is loaded just
+// now, behind a stream that listens: whatever it posts is to come.
+func (m *meters) add(policy string, fresh bool, now time.Time) {
+	if m.of == nil {
+		m.of = map[string]*meter{}
+	}
+	m.of[policy] = &meter{based: fresh, settled: now}
+}
+
+// take counts an event of a policy, if it is one of ours.
+func (m *meters) take(policy string, at int64, now time.Time) {
+	one := m.of[policy]
+	if one == nil {
+		return
+	}
+	if d := now.UnixNano() - at; !m.skewed || d < m.skew {
+		m.skew, m.skewed = d, true
+	}
+	one.take(at)
+}
+
+// restart begins anew with what can have been missed.
+func (m *meters) restart(now time.Time) {
+	for name := range m.of {
+		m.add(name, false, now)
+	}
+}
+
+// clock is the agent's time, as far as it can be known. remote says that its
+// clock is another.
+func (m *meters) clock(now time.Time, remote bool) int64 {
+	if remote && m.skewed {
+		return now.UnixNano() - m.skew
+	}
+	return now.UnixNano()
+}
+
+// meter compares how many events of a policy the agent's counter says were
+// posted with how many have come: all that a Tetragon tells of its losses over
+// its API (FACTS 12).
 //
 // The counter is read at some moment between two: what is timed before the
 // first of them is in it, what is timed after the second is not. What is timed
@@ -21,8 +66,6 @@ type meter struct {
 	based    bool       // base is known
 	lost     int64      // known to be lost since
 	settled  time.Time  // the last reading that was
-	skew     int64      // how far the agent's clock is behind this one, and the events on their way
-	skewed   bool
 }
 
 // reading is the counter, read once. Times are nanoseconds on the agent's clock.
@@ -50,12 +93,9 @@ const (
 	maxReadings = 64
 )
 
-// take counts an event of the audit policy.
-func (m *meter) take(at int64, now time.Time) {
+// take counts an event.
+func (m *meter) take(at int64) {
 	m.received++
-	if d := now.UnixNano() - at; !m.skewed || d < m.skew {
-		m.skew, m.skewed = d, true
-	}
 	for _, r := range m.open {
 		switch {
 		case r.to != 0 && at > r.to:
@@ -66,10 +106,9 @@ func (m *meter) take(at int64, now time.Time) {
 	}
 }
 
-// begin notes that the counter is about to be read. remote says that the
-// agent's clock is another.
-func (m *meter) begin(now time.Time, remote bool) *reading {
-	r := &reading{from: m.clock(now, remote) - int64(postSlack), asked: now}
+// begin notes that the counter is about to be read, at a time of the agent.
+func (m *meter) begin(at int64, asked time.Time) *reading {
+	r := &reading{from: at - int64(postSlack), asked: asked}
 	if len(m.open) == maxReadings {
 		m.forget()
 	}
@@ -90,17 +129,9 @@ func (m *meter) forget() {
 	m.open = slices.Delete(m.open, worst, worst+1)
 }
 
-// clock is the agent's time, as far as it can be known.
-func (m *meter) clock(now time.Time, remote bool) int64 {
-	if remote && m.skewed {
-		return now.UnixNano() - m.skew
-	}
-	return now.UnixNano()
-}
-
-// read notes what the counter said.
-func (m *meter) read(r *reading, posted uint64, now time.Time, remote bool) {
-	r.posted, r.to = posted, m.clock(now, remote)+int64(lateSlack)
+// read notes what the counter said, by a time of the agent.
+func (m *meter) read(r *reading, posted uint64, at int64) {
+	r.posted, r.to = posted, at+int64(lateSlack)
 }
 
 // drop forgets a reading that failed.
@@ -159,13 +190,3 @@ func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
 	}
 	return lost, ok
 }
-
-// fresh says that the policy was loaded just now, behind a stream that listens:
-// whatever it posts is to come.
-func (m *meter) fresh() {
-	m.restart()
-	m.based = true
-}
-
-// restart begins anew, for an agent or a policy whose counter does.
-func (m *meter) restart() { *m = meter{skew: m.skew, skewed: m.skewed} }

@@ -48,7 +48,7 @@ func (b *busy) arrive() {
 			rest = append(rest, c)
 			continue
 		}
-		b.m.take(c.timed.UnixNano(), b.now)
+		b.m.take(c.timed.UnixNano())
 	}
 	b.coming = rest
 }
@@ -58,11 +58,11 @@ func (b *busy) arrive() {
 func (b *busy) verify(every time.Duration) (lost int64, took time.Duration, ok bool) {
 	asked := b.now
 	for b.now.Sub(asked) <= heldBack+time.Second {
-		r := b.m.begin(b.now, false)
+		r := b.m.begin(b.now.UnixNano(), b.now)
 		b.pass(400*time.Microsecond, every)
 		posted := b.posted
 		b.pass(400*time.Microsecond, every)
-		b.m.read(r, posted, b.now, false)
+		b.m.read(r, posted, b.now.UnixNano())
 		found, settled := b.m.settle(asked, b.now)
 		for _, d := range found {
 			lost += d.count
@@ -80,7 +80,7 @@ func TestTheCounterOfABusyNodeIsRead(t *testing.T) {
 		for seed := range uint64(5) {
 			b := &busy{Rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0)}
 			if seed%2 == 0 {
-				b.m.fresh()
+				b.m.based = true
 			}
 			b.pass(time.Second, every)
 			for range 20 {
@@ -103,11 +103,11 @@ func TestTheCounterOfABusyNodeIsRead(t *testing.T) {
 // before it.
 func TestALossAfterABusyBeginningIsFound(t *testing.T) {
 	b := &busy{Rand: rand.New(rand.NewPCG(1, 1)), now: time.Unix(1000, 0)}
-	b.m.fresh()
+	b.m.based = true
 	b.pass(time.Second, 100*time.Microsecond)
-	r := b.m.begin(b.now, false)
+	r := b.m.begin(b.now.UnixNano(), b.now)
 	b.pass(time.Millisecond, 100*time.Microsecond)
-	b.m.read(r, b.posted, b.now, false)
+	b.m.read(r, b.posted, b.now.UnixNano())
 	if _, ok := b.m.settle(b.now.Add(-time.Hour), b.now); ok {
 		t.Fatal("a reading with events all around it is settled at once")
 	}

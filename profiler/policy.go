@@ -16,53 +16,20 @@ import (
 // PolicyName names the audit policy of a session.
 func PolicyName(session string) string { return tetragon.LearnPrefix + session }
 
-// AuditPolicy asks an agent for what one session learns from: each socket of
-// the families that its hook sees, the resolved executable of each exec, and
-// each fork. It has no enforcing action. The embedded sensor alone is asked
-// for details and, unless group is the root, to stay within the group.
+// AuditPolicy asks the embedded sensor for what one session learns from: each
+// socket of the families that its hook sees and what is done with it, the
+// resolved executable of each exec, and each fork. It has no enforcing action.
+// Unless group is the root, it stays within the group.
 func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tetragon.Policy {
 	p := tetragon.NewPolicy(PolicyName(session))
-	if agent.IsSensor() {
-		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionDetails, Value: "true"})
-		if slices.Contains(agent.Families, "vsock") {
-			p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionVsock, Value: "true"})
-		}
-		if group.Path != "/" {
-			p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: group.Path})
-		}
+	p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionDetails, Value: "true"})
+	if slices.Contains(agent.Families, "vsock") {
+		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionVsock, Value: "true"})
 	}
-	var families []string
-	for _, name := range agent.Families {
-		if number, ok := tetragon.FamilyNumber(name); ok {
-			families = append(families, strconv.Itoa(int(number)))
-		}
+	if group.Path != "/" {
+		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: group.Path})
 	}
-	p.Spec.KProbes = []tetragon.KProbe{
-		{
-			Call: tetragon.CallSocketCreate,
-			Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
-			Selectors: []tetragon.Selector{{
-				MatchArgs: []tetragon.MatchArgs{
-					{Index: 0, Operator: "Equal", Values: families},
-					{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not for the kernel's own use
-				},
-				MatchActions: []tetragon.MatchAction{{Action: "Post"}},
-			}},
-		},
-		{
-			Call: tetragon.CallExec,
-			Args: []tetragon.Arg{{Index: 0, Type: "linux_binprm"}},
-		},
-		{
-			Call: tetragon.CallFork,
-			// The one argument twice: without btfType the agent would look for
-			// a field of the number that "int" says (FACTS 44).
-			Args: []tetragon.Arg{
-				{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "pid"},
-				{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "tgid"},
-			},
-		},
-	}
+	p.Spec.KProbes = []tetragon.KProbe{socketHook(agent), execHook(), forkHook()}
 	for _, call := range agent.Uses {
 		args := []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
 		if call == tetragon.CallReceive {
@@ -71,6 +38,73 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 		p.Spec.KProbes = append(p.Spec.KProbes, tetragon.KProbe{Call: call, Args: args})
 	}
 	return p
+}
+
+// ProcessPolicy asks a Tetragon for execs and forks. It stays as it is while
+// the policies for sockets take each other's place: an exec that is told twice
+// would be two.
+func ProcessPolicy(session string) *tetragon.Policy {
+	p := tetragon.NewPolicy(PolicyName(session))
+	p.Spec.KProbes = []tetragon.KProbe{execHook(), forkHook()}
+	return p
+}
+
+// SocketPolicy asks a Tetragon for sockets, but not for those of the
+// executables whose paths are in except (FACTS 13). generation tells apart two
+// that are loaded at a time; numbers come again after a while.
+func SocketPolicy(session string, agent *tetragon.Agent, generation int, except []string) *tetragon.Policy {
+	hook, name := socketHook(agent), PolicyName(session)+tetragon.SocketsSuffix
+	if len(except) > 0 { // an empty list matches nothing, or everything (FACTS 48)
+		name = narrowedName(session, generation)
+		hook.Selectors[0].MatchBinaries = []tetragon.MatchBinaries{{Operator: "NotIn", Values: except}}
+	}
+	p := tetragon.NewPolicy(name)
+	p.Spec.KProbes = []tetragon.KProbe{hook}
+	return p
+}
+
+// narrowedNames is how many names there are for the narrowed policies of a
+// session. Events of one are long past when its name comes again.
+const narrowedNames = 8
+
+func narrowedName(session string, generation int) string {
+	return PolicyName(session) + tetragon.NarrowedSuffix + strconv.Itoa(generation%narrowedNames)
+}
+
+func socketHook(agent *tetragon.Agent) tetragon.KProbe {
+	var families []string
+	for _, name := range agent.Families {
+		if number, ok := tetragon.FamilyNumber(name); ok {
+			families = append(families, strconv.Itoa(int(number)))
+		}
+	}
+	return tetragon.KProbe{
+		Call: tetragon.CallSocketCreate,
+		Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
+		Selectors: []tetragon.Selector{{
+			MatchArgs: []tetragon.MatchArgs{
+				{Index: 0, Operator: "Equal", Values: families},
+				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not for the kernel's own use
+			},
+			MatchActions: []tetragon.MatchAction{{Action: "Post"}},
+		}},
+	}
+}
+
+func execHook() tetragon.KProbe {
+	return tetragon.KProbe{Call: tetragon.CallExec, Args: []tetragon.Arg{{Index: 0, Type: "linux_binprm"}}}
+}
+
+func forkHook() tetragon.KProbe {
+	return tetragon.KProbe{
+		Call: tetragon.CallFork,
+		// The one argument twice: without btfType the agent would look for
+		// a field of the number that "int" says (FACTS 44).
+		Args: []tetragon.Arg{
+			{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "pid"},
+			{Index: 0, Type: "int", BTFType: "task_struct", Resolve: "tgid"},
+		},
+	}
 }
 
 // ForkPolicy asks an agent whose kprobes cannot tell of forks for those of a

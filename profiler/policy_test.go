@@ -2,6 +2,7 @@ package profiler
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,8 +12,7 @@ import (
 	"profile/internal/tetragon"
 )
 
-const wantHooks = `  kprobes:
-    - call: security_socket_create
+const wantSockets = `    - call: security_socket_create
       syscall: false
       args:
         - index: 0
@@ -36,7 +36,9 @@ const wantHooks = `  kprobes:
                 - "0"
           matchActions:
             - action: Post
-    - call: security_bprm_committing_creds
+`
+
+const wantProcesses = `    - call: security_bprm_committing_creds
       syscall: false
       args:
         - index: 0
@@ -54,40 +56,51 @@ const wantHooks = `  kprobes:
           resolve: tgid
 `
 
-const wantHead = `apiVersion: cilium.io/v1alpha1
+const (
+	wantHead = `apiVersion: cilium.io/v1alpha1
 kind: TracingPolicy
 metadata:
-  name: profile-learn-20260102t030405z-ab12cd
+  name: profile-learn-20260102t030405z-ab12cd%s
 spec:
 `
-
-func TestAuditPolicy(t *testing.T) {
-	const details = `  options:
+	wantDetails = `  options:
     - name: profile-details
       value: "true"
 `
+)
+
+func TestAuditPolicies(t *testing.T) {
+	const session = "20260102t030405z-ab12cd"
+	sensor := &tetragon.Agent{Name: tetragon.SensorName, Families: []string{"inet", "inet6"}}
+	agent := &tetragon.Agent{Name: "tetragon", Families: []string{"inet", "inet6"}}
+	head := func(suffix, rest string) string { return strings.Replace(wantHead, "%s", suffix, 1) + rest }
+	narrowed := strings.Replace(wantSockets, "        - matchArgs:\n", "        - matchBinaries:\n            - operator: NotIn\n              values:\n"+
+		"                - /usr/bin/curl\n                - '/usr/bin/n: c'\n          matchArgs:\n", 1)
 	for _, c := range []struct {
-		name, agent, cgroup, options string
+		name string
+		p    *tetragon.Policy
+		want string
 	}{
-		{"a Tetragon is told nothing of ours", "tetragon", "/", ""},
-		{"the sensor", tetragon.SensorName, "/", details},
-		{"the sensor in a cgroup", tetragon.SensorName, "/user: slice", details + "    - name: profile-cgroup\n      value: '/user: slice'\n"},
+		{"the sensor", AuditPolicy(session, sensor, cgroup.Group{Path: "/"}), head("", wantDetails+"  kprobes:\n"+wantSockets+wantProcesses)},
+		{"the sensor in a cgroup", AuditPolicy(session, sensor, cgroup.Group{Path: "/user: slice"}),
+			head("", wantDetails+"    - name: profile-cgroup\n      value: '/user: slice'\n  kprobes:\n"+wantSockets+wantProcesses)},
+		{"processes of a Tetragon", ProcessPolicy(session), head("", "  kprobes:\n"+wantProcesses)},
+		{"sockets of a Tetragon", SocketPolicy(session, agent, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets)},
+		{"narrowed", SocketPolicy(session, agent, 2, []string{"/usr/bin/curl", "/usr/bin/n: c"}), head("-narrowed-2", "  kprobes:\n"+narrowed)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			agent := &tetragon.Agent{Name: c.agent, Families: []string{"inet", "inet6"}}
-			p := AuditPolicy("20260102t030405z-ab12cd", agent, cgroup.Group{Path: c.cgroup})
-			text, err := p.Marshal()
+			text, err := c.p.Marshal()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(wantHead+c.options+wantHooks, string(text)); diff != "" {
+			if diff := cmp.Diff(c.want, string(text)); diff != "" {
 				t.Errorf("policy (-want +got):\n%s", diff)
 			}
 			again, err := tetragon.ParsePolicy(text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(p, again); diff != "" {
+			if diff := cmp.Diff(c.p, again); diff != "" {
 				t.Errorf("read again (-want +got):\n%s", diff)
 			}
 		})

@@ -55,7 +55,7 @@ func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, tes
 	go func() {
 		session, err := Learn(ctx, Options{
 			Agent: agent, Store: s, Group: root, CanaryDir: t.TempDir(),
-			Log: slog.New(slog.DiscardHandler), Opened: func(time.Time) { close(opened) },
+			Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Opened: func(time.Time) { close(opened) },
 			Progress: func(p Progress) {
 				select {
 				case told <- p.Events:

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -29,13 +30,15 @@ type learner struct {
 	events     *events
 	stopEvents func()
 	loaded     []string // policies
+	whole      bool     // all that the session needs of them is
+	narrowing  narrowing
 	metrics    *metrics // nil if there are none
 
 	mu        sync.Mutex // guards the fold, and:
 	canaryErr error      // why the last canary could not be run
 	fold      *Fold
 	origin    origin
-	meter     meter
+	meters    meters
 
 	session  store.Session // what follows is the main goroutine's
 	stored   store.Session
@@ -60,6 +63,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			Started: now,
 		},
 	}
+	l.narrowing.pace = cmp.Or(o.pace, usualPace)
 	if o.Metrics != "" {
 		l.metrics = &metrics{url: o.Metrics}
 	}
@@ -128,16 +132,14 @@ func clearKilled(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	ours := map[string]bool{}
 	var killed []store.Session
 	for _, s := range sessions {
-		ours[PolicyName(s.ID)] = true
 		if s.Ended.IsZero() {
 			killed = append(killed, s)
 		}
 	}
 	for _, st := range loaded {
-		if !ours[st.GetName()] {
+		if !slices.ContainsFunc(sessions, func(s store.Session) bool { return isOf(st.GetName(), PolicyName(s.ID)) }) {
 			continue
 		}
 		o.Log.Info("deleting the audit policy of a session that was killed", "policy", st.GetName())

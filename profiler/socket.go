@@ -149,6 +149,8 @@ func (f *Fold) use(r *run, u use) {
 			f.counts.Network++
 		}
 	}
+	ex.used = max(ex.used, u.at)
+	ex.sockets++
 	n := r.of.use(u)
 	word, bit := u.typ/64, uint64(1)<<(u.typ%64)
 	n.notice(u)

@@ -20,9 +20,10 @@ type events struct {
 // does.
 func (l *learner) listen(ctx context.Context) *events {
 	e := &events{ready: make(chan struct{}), done: make(chan struct{})}
+	agent, request := l.Agent, EventsRequest(l.session.ID, l.Agent)
 	go func() {
 		defer close(e.done)
-		stream, err := l.Agent.Subscribe(ctx, &api.GetEventsRequest{})
+		stream, err := agent.Subscribe(ctx, request)
 		if err == nil {
 			close(e.ready)
 			err = stream.Each(l.take)
@@ -35,8 +36,8 @@ func (l *learner) listen(ctx context.Context) *events {
 // take folds one event, and wakes who waits for a canary if one came back.
 func (l *learner) take(ev *api.GetEventsResponse) error {
 	l.mu.Lock()
-	if k := ev.GetProcessKprobe(); k != nil && l.fold.cfg.Verify && k.GetPolicyName() == l.fold.cfg.Policy {
-		l.meter.take(nanos(ev.GetTime()), time.Now())
+	if k := ev.GetProcessKprobe(); k != nil && !l.fold.cfg.Labels {
+		l.meters.take(k.GetPolicyName(), nanos(ev.GetTime()), time.Now())
 	}
 	l.origin.take(ev)
 	before := l.fold.Returned()

@@ -77,13 +77,16 @@ func (n *node) runs(pid uint32, path string, socket bool) {
 }
 
 // learnFrom learns from an agent of another host while do goes on.
-func learnFrom(t *testing.T, o agenttest.Options, do func(*node)) (map[string]store.Evidence, *store.Session, *agenttest.Agent) {
+func learnFrom(t *testing.T, o agenttest.Options, do func(*node), change ...func(*profiler.Options)) (map[string]store.Evidence, *store.Session, *agenttest.Agent) {
 	t.Helper()
 	fake := agenttest.Start(t, o)
 	s := newStore(t)
 	opts := profiler.Options{
 		Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	for _, c := range change {
+		c(&opts)
 	}
 	l := start(t, opts)
 	do(&node{t: t, agent: fake})
@@ -157,8 +160,8 @@ func TestAnAgentThatDoesNotCountIsAGap(t *testing.T) {
 			}
 		}
 	}
-	if n := len(fake.Added()); n != 2 {
-		t.Errorf("%d policies were added, want the audit policy and the tracepoint for forks", n)
+	if n := len(fake.Added()); n != 3 {
+		t.Errorf("%d policies were added, want those for execs and sockets, and the tracepoint for forks", n)
 	}
 }
 
@@ -170,7 +173,7 @@ func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
 		n.agent.Publish(span[:2]...)
 		time.Sleep(2500 * time.Millisecond) // a question of what was lost
 		n.agent.Restart(t, 300*time.Millisecond)
-		for deadline := time.Now().Add(10 * time.Second); len(n.agent.Loaded()) == 0; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); len(n.agent.Loaded()) < 2; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("the audit policy was not deployed again")
 			}
@@ -188,8 +191,8 @@ func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
 	if got := rows["/usr/bin/quiet"].Files[0]; got.Complete != 2 {
 		t.Errorf("quiet: %+v, want two complete runs", got)
 	}
-	if n := len(fake.Added()); n != 2 {
-		t.Errorf("%d policies were added, want the same twice", n)
+	if n := len(fake.Added()); n != 4 {
+		t.Errorf("%d policies were added, want the same two twice", n)
 	}
 }
 

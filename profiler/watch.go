@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
 	"profile/internal/tetragon"
 )
 
@@ -40,7 +42,7 @@ func (l *learner) watch(ctx context.Context) error {
 		l.hangUp()
 		l.mu.Lock()
 		l.fold.Interrupt()
-		l.meter.restart()
+		l.meters.restart(time.Now())
 		l.mu.Unlock()
 		if err = l.resume(ctx); err == nil {
 			l.Log.Info("the agent is back")
@@ -62,6 +64,9 @@ func (l *learner) begin(ctx context.Context) error {
 	}
 	if len(l.loaded) > 0 {
 		if there, err := l.present(ctx); err != nil || there {
+			return err
+		}
+		if err := l.unload(steady); err != nil {
 			return err
 		}
 	}
@@ -92,6 +97,7 @@ func (l *learner) resume(ctx context.Context) error {
 // attend opens a window and keeps it open until the stream or the context
 // ends.
 func (l *learner) attend(ctx context.Context) error {
+	defer l.awaitNext()
 	if l.bird != nil {
 		if err := l.open(ctx, l.events); err != nil {
 			return err
@@ -124,14 +130,17 @@ func (l *learner) poll(ctx context.Context) error {
 			return l.events.err
 		case <-ticks.C:
 		}
-		if !l.counts() {
-			continue
+		asked := time.Now()
+		if l.counts() {
+			l.mu.Lock()
+			l.fold.Ask()
+			l.mu.Unlock()
+			if err := l.verify(ctx); err != nil {
+				return err
+			}
 		}
-		l.mu.Lock()
-		l.fold.Ask()
-		l.mu.Unlock()
-		if err := l.verify(ctx); err != nil {
-			return err
+		if ctx.Err() == nil {
+			l.narrow(ctx, asked)
 		}
 	}
 }
@@ -229,27 +238,56 @@ func (l *learner) askMetrics(ctx context.Context) error {
 	return nil
 }
 
+// askPosted reads the counter of each policy. It is ok if all that was posted
+// before it was asked has come, or is told as lost.
 func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err error) {
 	remote := l.bird == nil
 	l.mu.Lock()
-	r := l.meter.begin(time.Now(), remote)
+	open := map[string]*reading{}
+	now := time.Now()
+	for _, name := range l.loaded {
+		if m := l.meters.of[name]; m != nil {
+			open[name] = m.begin(l.meters.clock(now, remote), now)
+		}
+	}
 	l.mu.Unlock()
-	st, err := l.Agent.Policy(ctx, PolicyName(l.session.ID))
+	all, err := l.Agent.Policies(ctx, PolicyName(l.session.ID))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case err == nil && st == nil:
-		err = errGone
-	case err == nil && st.GetStats().GetActionCounters() == nil:
-		err = fmt.Errorf("agent %s counts nothing of policy %s", l.Agent.Address, PolicyName(l.session.ID))
+	now = time.Now()
+	ok = err == nil
+	for name, r := range open {
+		m := l.meters.of[name]
+		st := statusOf(all, name)
+		switch {
+		case err != nil:
+		case st == nil:
+			err = errGone
+		case st.GetStats().GetActionCounters() == nil:
+			err = fmt.Errorf("agent %s counts nothing of policy %s", l.Agent.Address, name)
+		}
+		if err != nil {
+			m.drop(r)
+			continue
+		}
+		m.read(r, st.GetStats().GetActionCounters().GetPost(), l.meters.clock(now, remote))
+		ok = l.settle(m, asked, now) && ok
 	}
-	if err != nil {
-		l.meter.drop(r)
-		return false, err
+	return ok && err == nil, err
+}
+
+func statusOf(all []*api.TracingPolicyStatus, name string) *api.TracingPolicyStatus {
+	for _, st := range all {
+		if st.GetName() == name {
+			return st
+		}
 	}
-	now := time.Now()
-	l.meter.read(r, st.GetStats().GetActionCounters().GetPost(), now, remote)
-	lost, ok := l.meter.settle(asked, now)
+	return nil
+}
+
+// settle tells what a meter shows to be lost.
+func (l *learner) settle(m *meter, asked, now time.Time) bool {
+	lost, ok := m.settle(asked, now)
 	for _, d := range lost {
 		l.fold.Lost(d.from, d.to, lostCause, uint64(d.count))
 		l.Log.Warn("observations were lost", "count", d.count, "from", d.from, "to", d.to)
@@ -257,9 +295,9 @@ func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err 
 	if !ok && now.Sub(asked) > heldBack+2*verifyEvery {
 		// Events came all the time: no reading was exact.
 		l.fold.Lost(asked, now, "whether observations were lost cannot be told", 0)
-		return true, nil
+		return true
 	}
-	return ok, nil
+	return ok
 }
 
 const lostCause = "the agent posted more events than came"

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"slices"
 	"time"
 
 	"profile/store"
@@ -248,7 +249,7 @@ func (f *Fold) Finish() {
 	f.settleUnread(f.latest)
 	switch {
 	case f.cfg.Canary != "":
-	case f.socketHook:
+	case f.socketHook && !f.narrowedHook:
 		f.Verified()
 		f.commit()
 	default:
@@ -259,7 +260,8 @@ func (f *Fold) Finish() {
 // Describe fills in what the session's windows and gaps are by now.
 func (f *Fold) Describe(s *store.Session) {
 	w := &f.windows
-	s.NoSocketHook = !f.socketHook
+	s.NoSocketHook = !f.socketHook || f.narrowedHook
+	s.Narrowed = slices.Clone(f.narrowed)
 	s.Windows, s.Awake = append([]store.Window(nil), w.list...), w.awake
 	if f.cfg.Canary == "" {
 		s.Awake = 0

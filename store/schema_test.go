@@ -80,6 +80,14 @@ func inSchema3() (rows []Evidence, s Session, generations []Generation) {
 	return rows, s, generations
 }
 
+// inSchema4 is what testdata/schema-4.db.gz was filled with.
+func inSchema4() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, generations = inSchema3()
+	s.Handed = true
+	generations[1].Policies = []string{"profile-enforce-x-g3", "profile-enforce-x-g3-2"}
+	return rows, s, generations
+}
+
 func schemaOf(t *testing.T, name string) string {
 	t.Helper()
 	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
@@ -102,6 +110,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	rows1, session1, generation1 := inSchema1()
 	rows2, session2, generations2 := inSchema2()
 	rows3, session3, generations3 := inSchema3()
+	rows4, session4, generations4 := inSchema4()
 	for _, c := range []struct {
 		schema      int
 		rows        []Evidence
@@ -111,6 +120,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 		{1, rows1, session1, []Generation{generation1}},
 		{2, rows2, session2, generations2},
 		{3, rows3, session3, generations3},
+		{4, rows4, session4, generations4},
 	} {
 		for call, first := range map[string]func(*Store) error{
 			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },

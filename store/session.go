@@ -35,6 +35,17 @@ type Session struct {
 	// Handed says that sending and receiving on sockets that another process
 	// has opened was watched too.
 	Handed bool `msgpack:"handed,omitempty" yaml:"handed,omitempty"`
+	// Narrowed are the paths of proven network users of whose sockets the
+	// agent was no longer asked to tell, sorted by path and time. It compares
+	// paths alone: nothing is known meanwhile of any executable of that path.
+	Narrowed []Narrowed `msgpack:"narrowed,omitempty" yaml:"narrowed,omitempty"`
+}
+
+// Narrowed is a time in which the sockets of a path were not asked for.
+type Narrowed struct {
+	Path string    `msgpack:"p" yaml:"path,omitempty"`
+	From time.Time `msgpack:"f" yaml:"from,omitempty"`
+	To   time.Time `msgpack:"t,omitempty" yaml:"to,omitempty"` // zero if to the end of the session
 }
 
 // Window is time proven to be watched.

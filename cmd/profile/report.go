@@ -262,6 +262,9 @@ func showUse(row enforcer.Row) string {
 	var parts []string
 	for _, u := range row.Network {
 		part := fmt.Sprintf("%s/%s ×%d", u.Family, u.Type, u.Count)
+		if u.AtLeast {
+			part += " at least"
+		}
 		if len(u.Reach) > 0 {
 			part += " " + strings.Join(u.Reach, "+")
 		}

@@ -54,15 +54,15 @@ type Agent struct {
 	dir  string
 	fake *nothing
 
+	audits *audits // of a Tetragon
+
 	mu      sync.Mutex
 	srv     *grpc.Server
 	served  chan error
 	server  *server
 	hung    chan struct{} // not nil while it hangs
-	extra   uint64        // posted, and never sent
 	adds    []*tetragon.Policy
-	traced  map[string]bool // policies of tracepoints, which the sensor has none of
-	modes   []string        // names of the policies whose modes were switched
+	modes   []string // names of the policies whose modes were switched
 	lastReq *api.GetEventsRequest
 	senders map[*sender]bool
 }
@@ -79,6 +79,13 @@ func Start(t testing.TB, o Options) *Agent {
 		a.fake = &nothing{enforced: map[string]*sensor.Enforced{}}
 		a.o.Kernel = a.fake
 	}
+	if o.Version != "" {
+		if o.Real {
+			a.o.Kernel = sensor.Machine(sensor.Config{Name: filepath.Base(dir), Node: "node"})
+		}
+		a.audits = &audits{}
+		a.o.Kernel = dressed{a.o.Kernel, a.audits}
+	}
 	if err := a.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +100,10 @@ func Start(t testing.TB, o Options) *Agent {
 func (a *Agent) start() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.extra, a.traced, a.senders = 0, map[string]bool{}, map[*sender]bool{}
+	a.senders = map[*sender]bool{}
+	if a.audits != nil {
+		a.audits.forget()
+	}
 	a.server = &server{Server: sensor.NewServer(sensor.Config{Name: filepath.Base(a.dir), Node: "node", Kernel: a.o.Kernel}), a: a}
 	a.srv, a.served = grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), make(chan error, 1)
 	if a.o.Version == "" {
@@ -169,15 +179,17 @@ func (a *Agent) wait(ctx context.Context) error {
 }
 
 // Publish posts events of the audit policies; the kprobe events among them are
-// given the name of the one that is loaded. It reports whether one is.
-func (a *Agent) Publish(events ...*api.GetEventsResponse) bool { return a.fake.publish(events) }
-
-// Lose posts events that are never sent.
-func (a *Agent) Lose(n uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.extra += n
+// posted by each policy that has their hook, under its name. It reports whether
+// any policy is loaded.
+func (a *Agent) Publish(events ...*api.GetEventsResponse) bool {
+	return a.fake.publish(events) && (a.audits == nil || len(a.audits.names()) > 0)
 }
+
+// Lose posts events that are never sent, by the policy that was loaded last.
+func (a *Agent) Lose(n uint64) { a.audits.lose("", n) }
+
+// LoseOf does so by the policy of a name.
+func (a *Agent) LoseOf(policy string, n uint64) { a.audits.lose(policy, n) }
 
 // Added are the policies that were added, in order, those that were refused
 // too.
@@ -194,8 +206,14 @@ func (a *Agent) Switched() []string {
 	return slices.Clone(a.modes)
 }
 
-// Loaded names the audit policies that are loaded, if the kernel does nothing.
-func (a *Agent) Loaded() []string { return a.fake.loaded() }
+// Loaded names the audit policies that are loaded, or that failed to and are
+// listed all the same.
+func (a *Agent) Loaded() []string {
+	if a.audits != nil {
+		return a.audits.names()
+	}
+	return a.fake.loaded()
+}
 
 // Request is the last subscription.
 func (a *Agent) Request() *api.GetEventsRequest {

@@ -99,16 +99,19 @@ func (n *nothing) Tidy() error { return nil }
 
 func (n *nothing) publish(events []*api.GetEventsResponse) bool {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if len(n.audits) == 0 {
+		n.mu.Unlock()
 		return false
 	}
 	a := n.audits[len(n.audits)-1]
+	n.mu.Unlock()
 	for _, ev := range events {
 		ev = proto.Clone(ev).(*api.GetEventsResponse)
 		if k := ev.GetProcessKprobe(); k != nil {
 			k.PolicyName = a.name
+			n.mu.Lock() // not for all of them: whoever asks meanwhile would wait
 			a.posted++
+			n.mu.Unlock()
 		}
 		a.publish(ev)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/grpc"
@@ -60,27 +59,33 @@ func (s *server) AddTracingPolicy(ctx context.Context, req *api.AddTracingPolicy
 	s.a.mu.Lock()
 	s.a.adds = append(s.a.adds, p)
 	s.a.mu.Unlock()
+	var refused error
 	if s.a.o.Refuse != nil {
-		if err := s.a.o.Refuse(p); err != nil {
-			return nil, status.Error(codes.Unknown, err.Error())
-		}
+		refused = s.a.o.Refuse(p)
 	}
-	if s.a.o.Version == "" {
-		return s.Server.AddTracingPolicy(ctx, req)
+	switch {
+	case s.a.o.Version != "":
+		return s.add(ctx, p, refused)
+	case refused != nil:
+		return nil, status.Error(codes.Unknown, refused.Error())
 	}
-	return s.add(ctx, p)
+	return s.Server.AddTracingPolicy(ctx, req)
 }
 
-// add loads a policy as a Tetragon does.
-func (s *server) add(ctx context.Context, p *tetragon.Policy) (*api.AddTracingPolicyResponse, error) {
-	if len(p.Spec.TracePoints) > 0 {
-		s.a.mu.Lock()
-		defer s.a.mu.Unlock()
-		s.a.traced[p.Metadata.Name] = true
-		return &api.AddTracingPolicyResponse{}, nil
+// add loads a policy as a Tetragon does, unless it is refused. An audit policy
+// is listed all the same.
+func (s *server) add(ctx context.Context, p *tetragon.Policy, refused error) (*api.AddTracingPolicyResponse, error) {
+	if refused == nil {
+		refused = s.a.asTetragon(p)
 	}
-	if err := s.a.asTetragon(p); err != nil {
-		return nil, err
+	if !acts(p) {
+		if err := s.a.audits.add(p, refused); err != nil {
+			return nil, status.Error(codes.Unknown, err.Error())
+		}
+		return &api.AddTracingPolicyResponse{}, s.feed(ctx)
+	}
+	if refused != nil {
+		return nil, status.Error(codes.Unknown, refused.Error())
 	}
 	text, err := p.Marshal()
 	if err != nil {
@@ -97,14 +102,14 @@ const vsock = "40"
 func (a *Agent) asTetragon(p *tetragon.Policy) error {
 	if _, enforcing := p.Option(tetragon.OptionMode); enforcing && a.o.Real {
 		if a.o.Group == "" {
-			return status.Error(codes.Unknown, "this test would enforce on the whole machine")
+			return errors.New("this test would enforce on the whole machine")
 		}
 		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: a.o.Group})
 	}
 	for i := range p.Spec.KProbes {
 		for _, arg := range p.Spec.KProbes[i].Args {
 			if arg.BTFType != "" && a.before("1.6") {
-				return status.Error(codes.Unknown, `unknown field "spec.kprobes[2].args[0].btfType"`)
+				return fmt.Errorf(`unknown field "spec.kprobes[%d].args[0].btfType"`, i)
 			}
 		}
 		for j := range p.Spec.KProbes[i].Selectors {
@@ -115,18 +120,16 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 					s.MatchArgs[k].Values = slices.DeleteFunc(s.MatchArgs[k].Values, func(v string) bool { return v == vsock })
 				}
 			}
-			s.MatchBinaries = slices.DeleteFunc(s.MatchBinaries, func(b tetragon.MatchBinaries) bool { return b.Operator == "NotIn" })
 		}
 	}
 	return nil
 }
 
 func (s *server) DeleteTracingPolicy(ctx context.Context, req *api.DeleteTracingPolicyRequest) (*api.DeleteTracingPolicyResponse, error) {
-	s.a.mu.Lock()
-	traced := s.a.traced[req.GetName()]
-	delete(s.a.traced, req.GetName())
-	s.a.mu.Unlock()
-	if traced {
+	if err := s.a.wait(ctx); err != nil {
+		return nil, err
+	}
+	if s.a.audits != nil && s.a.audits.remove(req.GetName()) {
 		return &api.DeleteTracingPolicyResponse{}, nil
 	}
 	return s.Server.DeleteTracingPolicy(ctx, req)
@@ -140,20 +143,16 @@ func (s *server) ListTracingPolicies(ctx context.Context, req *api.ListTracingPo
 	if err != nil || s.a.o.Version == "" {
 		return list, err
 	}
-	s.a.mu.Lock()
-	extra := s.a.extra
-	for name := range s.a.traced {
-		list.Policies = append(list.Policies, &api.TracingPolicyStatus{
-			Name: name, Sensors: []string{"generic_tracepoint"}, State: api.TracingPolicyState_TP_STATE_ENABLED})
+	list.Policies = slices.DeleteFunc(list.Policies, func(st *api.TracingPolicyStatus) bool { return st.GetName() == feedName })
+	if s.a.fake != nil { // what a test posts at once is one moment
+		s.a.fake.mu.Lock()
+		defer s.a.fake.mu.Unlock()
 	}
-	s.a.mu.Unlock()
+	list.Policies = append(list.Policies, s.a.audits.list()...)
 	for _, st := range list.GetPolicies() {
 		st.Info = ""
-		switch counters := st.GetStats().GetActionCounters(); {
-		case s.a.before("1.6"):
+		if s.a.before("1.6") {
 			st.Stats = nil
-		case strings.HasPrefix(st.GetName(), tetragon.LearnPrefix):
-			counters.Post += extra
 		}
 		if s.a.before("1.7") && st.GetMode() == api.TracingPolicyMode_TP_MODE_MONITOR_ONLY {
 			st.Mode = api.TracingPolicyMode_TP_MODE_ENFORCE
@@ -199,7 +198,7 @@ func (s *server) GetEvents(req *api.GetEventsRequest, stream grpc.ServerStreamin
 		defer s.a.mu.Unlock()
 		delete(s.a.senders, to)
 	}()
-	return s.Server.GetEvents(&api.GetEventsRequest{}, to)
+	return s.Server.GetEvents(req, to)
 }
 
 // forget takes the enforcing policies off.
@@ -233,7 +232,7 @@ func (a *Agent) loadDir() error {
 		if err == nil {
 			var p *tetragon.Policy
 			if p, err = tetragon.ParsePolicy(text); err == nil {
-				_, err = a.server.add(context.Background(), p)
+				_, err = a.server.add(context.Background(), p, nil)
 			}
 		}
 		if err != nil {

@@ -181,7 +181,8 @@ func byRow(a, b store.Evidence) int {
 }
 
 // bySessionKnown orders what two exports say of one session: that it ended says
-// more than that it was live, and of two that were live the later says more.
+// more than that it was live, and of two that were live the later says more, or
+// that which claims less.
 func bySessionKnown(a, b store.Session) int {
 	last := func(s store.Session) time.Time {
 		if n := len(s.Windows); n > 0 {
@@ -189,7 +190,8 @@ func bySessionKnown(a, b store.Session) int {
 		}
 		return time.Time{}
 	}
-	return cmp.Or(cmp.Compare(count(!a.Ended.IsZero()), count(!b.Ended.IsZero())), last(a).Compare(last(b)), byText(a, b))
+	return cmp.Or(cmp.Compare(count(!a.Ended.IsZero()), count(!b.Ended.IsZero())), last(a).Compare(last(b)),
+		cmp.Compare(len(a.Narrowed), len(b.Narrowed)), byText(a, b))
 }
 
 // byRowKnown orders what two exports say of one row: it only ever grows.

@@ -62,6 +62,17 @@ type machine struct {
 	names *listNames
 }
 
+// Machine gives this machine's kernel.
+func Machine(cfg Config) Kernel {
+	if cfg.RingBytes == 0 {
+		cfg.RingBytes = ringBytes
+	}
+	if cfg.probe == nil {
+		cfg.probe = probe
+	}
+	return machine{cfg, &listNames{}}
+}
+
 func (m machine) Hook() (string, []int32, []string, error) {
 	h, err := m.cfg.probe()
 	return h.name, h.families, h.calls(), err

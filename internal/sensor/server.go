@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	names "profile/internal/tetragon"
@@ -69,14 +68,8 @@ type loadedAudit struct {
 
 // NewServer returns a server on a kernel. Nothing is loaded yet.
 func NewServer(cfg Config) *Server {
-	if cfg.RingBytes == 0 {
-		cfg.RingBytes = ringBytes
-	}
-	if cfg.probe == nil {
-		cfg.probe = probe
-	}
 	if cfg.Kernel == nil {
-		cfg.Kernel = machine{cfg, &listNames{}}
+		cfg.Kernel = Machine(cfg)
 	}
 	return &Server{kernel: cfg.Kernel, hub: newHub(), audits: map[string]*loadedAudit{}, ids: map[string]uint64{}}
 }
@@ -367,18 +360,12 @@ func (s *Server) enforcedStatus(e Enforced) (*tetragon.TracingPolicyStatus, erro
 }
 
 // GetEvents implements the service: every event from the moment of the call
-// on. Filters and aggregation are refused; one that lets everything through, as
-// tetra sends it, is none.
+// on that the filters let through, of which event_set, policy_names and field
+// filters are known.
 func (s *Server) GetEvents(req *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
-	switch {
-	case len(req.GetAllowList()) > 0 && !slices.ContainsFunc(req.GetAllowList(), isEmpty):
-		return refusal("allow_list", "this sensor sends every event: ask without a filter")
-	case len(req.GetDenyList()) > 0:
-		return refusal("deny_list", "this sensor sends every event: ask without a filter")
-	case len(req.GetFieldFilters()) > 0:
-		return refusal("field_filters", "this sensor sends every field: ask without a filter")
-	case req.GetAggregationOptions() != nil:
-		return refusal("aggregation_options", "this sensor aggregates nothing")
+	f, err := readFilters(req)
+	if err != nil {
+		return err
 	}
 	sub := s.hub.subscribe(connOf(stream.Context()))
 	defer s.hub.unsubscribe(sub)
@@ -386,8 +373,10 @@ func (s *Server) GetEvents(req *tetragon.GetEventsRequest, stream grpc.ServerStr
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	return sub.forward(stream.Context(), stream.Send)
+	return sub.forward(stream.Context(), func(ev *tetragon.GetEventsResponse) error {
+		if ev = f.of(ev); ev == nil {
+			return nil
+		}
+		return stream.Send(ev)
+	})
 }
-
-// isEmpty reports whether a filter asks for nothing, and so lets everything through.
-func isEmpty(f *tetragon.Filter) bool { return proto.Equal(f, &tetragon.Filter{}) }

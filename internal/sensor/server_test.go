@@ -38,7 +38,7 @@ func TestServerRefusesWhatItWouldIgnore(t *testing.T) {
 		"a filter":                {events(&tapi.GetEventsRequest{AllowList: []*tapi.Filter{curl}}), "allow_list"},
 		"a filter that lets none": {events(&tapi.GetEventsRequest{DenyList: []*tapi.Filter{{}}}), "deny_list"},
 		"fields": {events(&tapi.GetEventsRequest{FieldFilters: []*tapi.FieldFilter{
-			{Fields: &fieldmaskpb.FieldMask{Paths: []string{"process"}}}}}), "field_filters"},
+			{Fields: &fieldmaskpb.FieldMask{Paths: []string{"process"}}}}}), ""},
 		"aggregation": {events(&tapi.GetEventsRequest{AggregationOptions: &tapi.AggregationOptions{}}), "aggregation_options"},
 		"deletion in a namespace": {func(ctx context.Context) error {
 			_, err := client.DeleteTracingPolicy(ctx, &tapi.DeleteTracingPolicyRequest{Name: "x", Namespace: "kube-system"})

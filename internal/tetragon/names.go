@@ -43,6 +43,14 @@ const (
 	ForksSuffix    = "-forks"
 )
 
+// Ends of the names of the policies that have the socket hook of a learner at
+// a Tetragon. The second, before a number, is of those that leave out some
+// executables: what they do not tell did not have to be silent.
+const (
+	SocketsSuffix  = "-sockets"
+	NarrowedSuffix = "-narrowed-"
+)
+
 // Options of a policy. OptionMode is Tetragon's own (since v1.4); the others
 // are ours, known to the embedded sensor alone, and refused by Agent.Add
 // before they reach any other agent.
