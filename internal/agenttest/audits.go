@@ -193,17 +193,21 @@ func (a *audits) post(ev *api.GetEventsResponse, publish func(*api.GetEventsResp
 		if args := e.ProcessKprobe.GetArgs(); e.ProcessKprobe.GetFunctionName() == tetragon.CallExec && len(args) > 0 {
 			a.execs[pid] = args[0].GetLinuxBinprmArg().GetPath()
 		}
-		for _, one := range a.posting(e.ProcessKprobe.GetFunctionName(), a.binaries[pid]) {
-			clone := proto.Clone(ev).(*api.GetEventsResponse)
-			clone.GetProcessKprobe().PolicyName = one.name
-			publish(clone)
+		for i, one := range a.posting(e.ProcessKprobe.GetFunctionName(), a.binaries[pid]) {
+			if i > 0 { // the one before may be on its way
+				ev = proto.Clone(ev).(*api.GetEventsResponse)
+			}
+			ev.GetProcessKprobe().PolicyName = one.name
+			publish(ev)
 		}
 		return
 	case *api.GetEventsResponse_ProcessTracepoint:
-		for _, one := range a.posting(e.ProcessTracepoint.GetEvent(), "") {
-			clone := proto.Clone(ev).(*api.GetEventsResponse)
-			clone.GetProcessTracepoint().PolicyName = one.name
-			publish(clone)
+		for i, one := range a.posting(e.ProcessTracepoint.GetEvent(), "") {
+			if i > 0 {
+				ev = proto.Clone(ev).(*api.GetEventsResponse)
+			}
+			ev.GetProcessTracepoint().PolicyName = one.name
+			publish(ev)
 		}
 		return
 	case *api.GetEventsResponse_ProcessExec:

@@ -97,21 +97,22 @@ func (n *nothing) SetMode(name string, mode api.TracingPolicyMode) (bool, error)
 // Tidy implements sensor.Kernel.
 func (n *nothing) Tidy() error { return nil }
 
+// publish is one moment for who asks what was posted.
 func (n *nothing) publish(events []*api.GetEventsResponse) bool {
+	own := make([]*api.GetEventsResponse, len(events))
+	for i, ev := range events {
+		own[i] = proto.Clone(ev).(*api.GetEventsResponse)
+	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if len(n.audits) == 0 {
-		n.mu.Unlock()
 		return false
 	}
 	a := n.audits[len(n.audits)-1]
-	n.mu.Unlock()
-	for _, ev := range events {
-		ev = proto.Clone(ev).(*api.GetEventsResponse)
+	for _, ev := range own {
 		if k := ev.GetProcessKprobe(); k != nil {
 			k.PolicyName = a.name
-			n.mu.Lock() // not for all of them: whoever asks meanwhile would wait
 			a.posted++
-			n.mu.Unlock()
 		}
 		a.publish(ev)
 	}
