@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -41,13 +42,17 @@ func (m *meters) restart(now time.Time) {
 	}
 }
 
-// clock is the agent's time, as far as it can be known. remote says that its
-// clock is another.
-func (m *meters) clock(now time.Time, remote bool) int64 {
-	if remote && m.skewed {
-		return now.UnixNano() - m.skew
+// clock is the agent's time, between two bounds as far as it can be known.
+// remote says that its clock is another, of which nothing is known before it has
+// told something.
+func (m *meters) clock(now time.Time, remote bool) (from, to int64) {
+	switch {
+	case !remote:
+		return now.UnixNano(), now.UnixNano()
+	case !m.skewed:
+		return 0, math.MaxInt64 / 2
 	}
-	return now.UnixNano()
+	return now.UnixNano() - m.skew, now.UnixNano() - m.skew
 }
 
 // meter compares how many events of a policy the agent's counter says were

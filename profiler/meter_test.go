@@ -118,3 +118,29 @@ func TestALossAfterABusyBeginningIsFound(t *testing.T) {
 		t.Errorf("%d lost were found, settled %v; want 3", lost, ok)
 	}
 }
+
+// An agent of another host is asked before it has told anything, so that its
+// clock is not known. It is behind this one.
+func TestTheFirstReadingOfAnUnknownClockMakesNoLoss(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var m meters
+	m.add("p", true, now)
+	one := m.of["p"]
+	from, _ := m.clock(now, true)
+	r := one.begin(from, now)
+	for range 41 { // posted after the counter was read
+		m.take("p", now.Add(-time.Hour).UnixNano(), now)
+	}
+	_, to := m.clock(now, true)
+	one.read(r, 0, to)
+	one.settle(now, now)
+	for i := range 3 {
+		later := now.Add(time.Duration(i+1) * heldBack)
+		from, to := m.clock(later, true)
+		r := one.begin(from, later)
+		one.read(r, 41, to)
+		if lost, ok := one.settle(later, later); len(lost) != 0 || !ok {
+			t.Errorf("reading %d: lost %v, settled %v; nothing was lost", i, lost, ok)
+		}
+	}
+}

@@ -196,7 +196,7 @@ func (l *learner) replace(ctx context.Context, verified time.Time) {
 	l.mu.Lock()
 	works := l.meters.of[n.next].received > 0
 	if works && verified.After(n.added) {
-		at := l.meters.clock(time.Now(), l.bird == nil)
+		at, _ := l.meters.clock(time.Now(), l.bird == nil)
 		l.fold.Narrow(n.wanted, at) // before it is so: what is stored must never claim too much
 	}
 	l.mu.Unlock()

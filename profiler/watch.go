@@ -245,9 +245,10 @@ func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err 
 	l.mu.Lock()
 	open := map[string]*reading{}
 	now := time.Now()
+	from, _ := l.meters.clock(now, remote)
 	for _, name := range l.loaded {
 		if m := l.meters.of[name]; m != nil {
-			open[name] = m.begin(l.meters.clock(now, remote), now)
+			open[name] = m.begin(from, now)
 		}
 	}
 	l.mu.Unlock()
@@ -255,6 +256,7 @@ func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now = time.Now()
+	_, to := l.meters.clock(now, remote)
 	ok = err == nil
 	for name, r := range open {
 		m := l.meters.of[name]
@@ -270,7 +272,7 @@ func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err 
 			m.drop(r)
 			continue
 		}
-		m.read(r, st.GetStats().GetActionCounters().GetPost(), l.meters.clock(now, remote))
+		m.read(r, st.GetStats().GetActionCounters().GetPost(), to)
 		ok = l.settle(m, asked, now) && ok
 	}
 	return ok && err == nil, err
