@@ -100,7 +100,7 @@ func TestPlanEnforcesTheQuietAndTellsWhyItHoldsTheRest(t *testing.T) {
 	if diff := cmp.Diff([]string{"inet", "inet6", "packet"}, plan.Families); diff != "" {
 		t.Errorf("families (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"vsock", "xdp"}, plan.Unwatched); diff != "" {
+	if diff := cmp.Diff([]string{"vsock", "xdp", "smc"}, plan.Unwatched); diff != "" {
 		t.Errorf("unwatched (-want +got):\n%s", diff)
 	}
 	id, err := identify(quiet)

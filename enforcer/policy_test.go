@@ -155,7 +155,7 @@ func TestPolicyRefuses(t *testing.T) {
 		{"an empty path", "enforce", "/", threeFamilies, []string{"/usr/bin/curl", ""}, true, "no path"},
 		{"a NUL", "enforce", "/", threeFamilies, []string{"/usr/bin/a\x00b"}, true, "NUL"},
 		{"a cgroup on an agent that has no word for it", "enforce", "/a", threeFamilies, curl, false, "no such option"},
-		{"more families than Tetragon compares", "enforce", "/", tetragon.NetworkFamilies(), curl, false, "5 socket families"},
+		{"more families than Tetragon compares", "enforce", "/", tetragon.NetworkFamilies(), curl, false, "6 socket families"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Policy("x", c.stage, c.cgroup, c.families, c.paths, c.sensor)

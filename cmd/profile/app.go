@@ -32,6 +32,7 @@ func newApp() *cli.App {
 			if name := c.Args().First(); name != "" {
 				return usagef("there is no command %q: profile --help lists them", name)
 			}
+			c.App.Writer = c.App.ErrWriter
 			_ = cli.ShowAppHelp(c)
 			return usagef("say a command")
 		},

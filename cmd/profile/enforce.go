@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,7 +107,9 @@ func (e *enforcing) enforce(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	showPlan(os.Stdout, plan)
+	if err := printPlan(plan); err != nil {
+		return err
+	}
 	if len(plan.Enforce) == 0 {
 		err := fmt.Errorf("%w: %s", enforcer.ErrEmptyPlan, whyEmpty(plan))
 		if plan.Loaded > 0 {
@@ -162,6 +165,11 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 	e.apply = e.form == "" && !c.Bool("dry-run")
 	if c.Bool("watch") && !e.apply {
 		return nil, usagef("--watch watches over what is applied, and with -o and --dry-run nothing is")
+	}
+	for _, flag := range []string{"only", "protect"} {
+		if err := checkGlobs(flag, c.StringSlice(flag)); err != nil {
+			return nil, err
+		}
 	}
 	t, err := thresholds(c)
 	if err != nil {
@@ -246,8 +254,7 @@ func (e *enforcing) print(plan *enforcer.Plan) error {
 	case "yaml":
 		return printPolicies(os.Stdout, plan)
 	}
-	showPlan(os.Stdout, plan)
-	return nil
+	return printPlan(plan)
 }
 
 // printPolicies prints the policy of a plan, or several as one YAML document
@@ -285,6 +292,16 @@ func whyEmpty(plan *enforcer.Plan) string {
 		return "nothing that it could list was learned"
 	}
 	return fmt.Sprintf("all %d executables are held, each for its reason", len(plan.Held))
+}
+
+// printPlan fails where a plan cannot be shown: it is not applied then.
+func printPlan(plan *enforcer.Plan) error {
+	var text bytes.Buffer
+	showPlan(&text, plan)
+	if _, err := text.WriteTo(os.Stdout); err != nil {
+		return fmt.Errorf("show the plan: %w", err)
+	}
+	return nil
 }
 
 func showPlan(w io.Writer, plan *enforcer.Plan) {

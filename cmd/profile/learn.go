@@ -114,6 +114,10 @@ func checkLearn(c *cli.Context) error {
 	if c.NArg() > 0 && !slices.Contains(os.Args, "--") {
 		return usagef("learn takes no argument %q: a command to learn stands behind --", c.Args().First())
 	}
+	// A variable that is empty must not make it the whole machine.
+	if c.NArg() == 0 && os.Args[len(os.Args)-1] == "--" {
+		return usagef("a command to learn stands behind --, and there is none")
+	}
 	if c.NArg() > 0 && c.IsSet("cgroup") {
 		return usagef("--cgroup does not go with a command, which gets a cgroup of its own")
 	}

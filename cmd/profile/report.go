@@ -68,7 +68,7 @@ func thresholds(c *cli.Context) (enforcer.Thresholds, error) {
 
 func checkGlobs(flag string, globs []string) error {
 	for _, g := range globs {
-		if !doublestar.ValidatePattern(g) {
+		if g == "" || !doublestar.ValidatePattern(g) {
 			return usagef("--%s %q is not a pattern", flag, g)
 		}
 	}
@@ -78,6 +78,12 @@ func checkGlobs(flag string, globs []string) error {
 func showReport(c *cli.Context) error {
 	form, err := output(c, "table", "json", "yaml")
 	if err != nil {
+		return err
+	}
+	if slices.Contains(c.Args().Slice(), "") {
+		return usagef("an executable's name is empty")
+	}
+	if err := checkGlobs("only", c.StringSlice("only")); err != nil {
 		return err
 	}
 	t, err := thresholds(c)

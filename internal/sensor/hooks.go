@@ -40,7 +40,7 @@ const (
 func createHooks() hooks {
 	return hooks{
 		name:     hookCreate,
-		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP},
+		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP, unix.AF_SMC},
 		observe:  []string{"observe_create"}, enforce: []string{"enforce_create"}, kill: true,
 		uses: map[string]ebpf.AttachType{
 			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone,

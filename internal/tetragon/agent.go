@@ -371,7 +371,8 @@ func (a *Agent) awaitHeaders(recv grpc.ClientStream, stop context.CancelFunc) er
 
 // Each calls handle for each event, in the order of arrival, until the context
 // of the subscription ends, the stream does, or handle fails. A stream that
-// the agent ended is io.ErrUnexpectedEOF.
+// the agent ended is io.ErrUnexpectedEOF. It is called once: the subscription
+// ends with it.
 func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
 	defer s.stop()
 	for {

@@ -104,6 +104,7 @@ var families = []struct {
 	{unix.AF_PACKET, "packet"},
 	{unix.AF_VSOCK, "vsock"},
 	{unix.AF_XDP, "xdp"},
+	{unix.AF_SMC, "smc"}, // TCP, where the other end does not speak SMC
 }
 
 var types = map[int32]string{

@@ -21,6 +21,7 @@
 #define AF_INET6 10
 #define AF_PACKET 17
 #define AF_VSOCK 40
+#define AF_SMC 43
 #define AF_XDP 44
 #define TS_COMPAT 2
 #define SOCK_RAW 3

@@ -91,12 +91,13 @@ static __always_inline bool tell_socket(
 	return true;
 }
 
-/* Of the families, AF_VSOCK and AF_XDP share their bits: their types differ. */
+/* Of the families, AF_VSOCK, AF_XDP and AF_SMC share their bits: their types are below 8. */
 static __always_inline __u64 socket_bit(__u32 family, __u32 type)
 {
 	__u32 slot = family == AF_INET ? 0 : family == AF_INET6 ? 1 : family == AF_PACKET ? 2 : 3;
 
-	return 1ULL << (slot * 16 + (type & 15));
+	type = family == AF_SMC ? (type & 7) | 8 : type & 15;
+	return 1ULL << (slot * 16 + type);
 }
 
 /*
