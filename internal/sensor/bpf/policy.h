@@ -97,6 +97,8 @@ struct scratch {
 	__u32 pad;
 	__u32 bits; /* with the key behind it the key of a prefix */
 	struct path_key key;
+	/* The verifier of 6.1 takes the key alone for that of a prefix, which is longer. */
+	__u64 beyond;
 };
 
 /*

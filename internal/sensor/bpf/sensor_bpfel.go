@@ -116,11 +116,12 @@ type SensorScope struct {
 }
 
 type SensorScratch struct {
-	_    structs.HostLayout
-	Path [512]int8
-	Pad  uint32
-	Bits uint32
-	Key  SensorPathKey
+	_      structs.HostLayout
+	Path   [512]int8
+	Pad    uint32
+	Bits   uint32
+	Key    SensorPathKey
+	Beyond uint64
 }
 
 type SensorSocketEvent struct {

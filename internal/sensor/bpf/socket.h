@@ -13,30 +13,35 @@ volatile __u32 lapsed;
 
 /*
  * The mode of the policy in slot n, if it acts on the current process, whose
- * executable is in s. A function of its own for the verifier, which looks at
- * it once, not at each turn of a loop.
+ * executable is in its scratch. A function of its own for the verifier, which
+ * looks at it once, not at each turn of a loop. It finds the scratch by itself:
+ * of an argument 6.1 does not know that it may be the key of a map.
  */
-__noinline int slot_mode(__u32 n, struct scratch *s, bool named)
+__noinline int slot_mode(__u32 n, bool named)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct scope *scope = bpf_map_lookup_elem(&scopes, &n);
+	struct scratch *s;
 	__u32 index;
 
-	if (!s || !scope || !scope->mode || (lapsed >> (n & 31)) & 1 ||
+	if (!scope || !scope->mode || (lapsed >> (n & 31)) & 1 ||
 		(scope->host_only && !in_host_pidns(task)) ||
 		!is_below(cgroup_of(task), scope->cgroup, scope->level))
+		return MODE_NONE;
+	s = bpf_task_storage_get(&walks, task, 0, 0);
+	if (!s)
 		return MODE_NONE;
 	return match_path(n, scope->op, s, named, &index) == MATCH_YES ? scope->mode : MODE_NONE;
 }
 
 /* The mode of the policy that acts on the current process, if one does. */
-static __always_inline __u32 listed_mode(struct scratch *s, bool named)
+static __always_inline __u32 listed_mode(bool named)
 {
 	__u32 i, found = 0;
 
 	/* the modes are bits, and the stricter is the higher */
 	for (i = 0; i < MAX_POLICIES; i++)
-		found |= slot_mode(i, s, named);
+		found |= slot_mode(i, named);
 	return found & MODE_ENFORCE ? MODE_ENFORCE : found;
 }
 
@@ -59,7 +64,7 @@ static __always_inline void fill_socket(
 	if (s && exe) {
 		walk_exe_short(&w, exe, task, s->path, false);
 		named = key_of(s, &w);
-		out->head.listed = listed_mode(s, named);
+		out->head.listed = listed_mode(named);
 		if (named) {
 			__builtin_memcpy(out->path, s->key.text, sizeof(out->path));
 			out->head.path_len = SHORT_ZONE - w.pos;
