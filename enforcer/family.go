@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // family is one program under paths that change: another at each start, or
@@ -14,13 +15,19 @@ type family struct {
 	why     string // why it changes
 }
 
+// form gives a regular expression, which is compiled when it is first asked for:
+// most commands start and end without a path that could be of a family.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 var (
 	// The AppImage runtime adds six random characters to the start of a name.
-	appImage = regexp.MustCompile(`^(/.*)?/\.mount_([^/]*)[A-Za-z0-9]{6}(/.*)$`)
-	snap     = regexp.MustCompile(`^((?:/var/lib/snapd)?/snap/[^/]+)/x?[0-9]+(/.*)$`)
+	appImage = form(`^(/.*)?/\.mount_([^/]*)[A-Za-z0-9]{6}(/.*)$`)
+	snap     = form(`^((?:/var/lib/snapd)?/snap/[^/]+)/x?[0-9]+(/.*)$`)
 	// A hash of 32 characters stands before the name and version of a package.
-	hashed    = regexp.MustCompile(`^(/nix/store|/gnu/store)/[0-9a-z]{32}-([^/]+?)(-[0-9][^/]*)?(/.*)?$`)
-	versioned = regexp.MustCompile(`^(|.*?[^0-9.])v?[0-9]+(\.[0-9]+)+([-+_.~][^/]*)?$`)
+	hashed    = form(`^(/nix/store|/gnu/store)/[0-9a-z]{32}-([^/]+?)(-[0-9][^/]*)?(/.*)?$`)
+	versioned = form(`^(|.*?[^0-9.])v?[0-9]+(\.[0-9]+)+([-+_.~][^/]*)?$`)
 )
 
 // familyOf tells whether a path is likely to change, and its family then.
@@ -54,11 +61,11 @@ func familyOf(file string) (family, bool) {
 	return family{strings.Join(parts, "/"), "its directory has the name of a version"}, changes
 }
 
-func find(form *regexp.Regexp, likely bool, text string) []string {
+func find(form func() *regexp.Regexp, likely bool, text string) []string {
 	if !likely {
 		return nil
 	}
-	return form.FindStringSubmatch(text)
+	return form().FindStringSubmatch(text)
 }
 
 // Family is one program under changing paths, as `report -o json` prints it.
