@@ -64,10 +64,10 @@ func tellNetwork(uses []store.Use, atLeast bool) string {
 			one += "at least "
 		}
 		one += count(u.Runs, "run")
-		if u.First.Equal(u.Last) {
-			one += " at " + tellTime(u.First)
+		if first, last := tellTime(u.First), tellTime(u.Last); first == last {
+			one += " at " + first
 		} else {
-			one += " from " + tellTime(u.First) + " to " + tellTime(u.Last)
+			one += " from " + first + " to " + last
 		}
 		told = append(told, one)
 	}
@@ -126,6 +126,9 @@ func tellTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // tellDuration gives a duration as a person reads it: 3d4h, 2h5m, 40s.
 func tellDuration(d time.Duration) string {
+	if d > 0 && d < time.Second {
+		return "less than 1s"
+	}
 	d = d.Round(time.Second)
 	days, d := d/(24*time.Hour), d%(24*time.Hour)
 	hours, minutes, seconds := d/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second

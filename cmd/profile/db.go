@@ -63,7 +63,8 @@ func checkDB(c *cli.Context) error {
 	for _, fault := range h.Faults {
 		fmt.Println(fault)
 	}
-	fmt.Printf("%d executables in %d rows of evidence, %d sessions, %d generations\n", h.Executables, h.Evidence, h.Sessions, h.Generations)
+	fmt.Printf("%s in %s of evidence, %s, %s\n", counted(h.Executables, "executable"), counted(h.Evidence, "row"),
+		counted(h.Sessions, "session"), counted(h.Generations, "generation"))
 	if len(h.Faults) > 0 {
 		return fmt.Errorf("database %s is damaged", st.Path())
 	}
@@ -100,6 +101,10 @@ func pruneDB(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("deleted %d sessions and %d rows of evidence; profile db compact gives the room back\n", sessions, rows)
+	fmt.Printf("deleted %s and %s of evidence", counted(sessions, "session"), counted(rows, "row"))
+	if rows > 0 {
+		fmt.Print("; profile db compact gives the room back")
+	}
+	fmt.Println()
 	return nil
 }

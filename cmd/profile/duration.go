@@ -76,3 +76,11 @@ func moment(text string) (time.Time, error) {
 	}
 	return time.Time{}, usagef("%q is no time such as 2026-01-31, 2026-01-31T08:00:00Z or 2d (ago)", text)
 }
+
+// aboutSeconds is a duration for a person, to the second.
+func aboutSeconds(d time.Duration) string {
+	if d > 0 && d < time.Second {
+		return "less than 1s"
+	}
+	return d.Round(time.Second).String()
+}

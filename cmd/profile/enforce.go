@@ -291,6 +291,9 @@ func whyEmpty(plan *enforcer.Plan) string {
 	if len(plan.Held) == 0 {
 		return "nothing that it could list was learned"
 	}
+	if len(plan.Held) == 1 {
+		return "the one executable is held, for its reason"
+	}
 	return fmt.Sprintf("all %d executables are held, each for its reason", len(plan.Held))
 }
 
@@ -313,7 +316,7 @@ func showPlan(w io.Writer, plan *enforcer.Plan) {
 	if plan.Cgroup != "/" {
 		where = "in cgroup " + showPath(plan.Cgroup)
 	}
-	fmt.Fprintf(w, "%d executables: each is %s (%s) %s\n", len(plan.Enforce), what, strings.Join(plan.Families, ", "), where)
+	fmt.Fprintf(w, "%s: each is %s (%s) %s\n", counted(len(plan.Enforce), "executable"), what, strings.Join(plan.Families, ", "), where)
 	for _, p := range plan.Enforce {
 		mark := " "
 		if _, added := slices.BinarySearch(plan.Added, p); added {

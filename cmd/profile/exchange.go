@@ -97,7 +97,7 @@ func bringIn(c *cli.Context, what string, read func(string) (*export.Export, err
 	if err := st.Update(c.Context, all.Into); err != nil {
 		return err
 	}
-	fmt.Printf("%d sessions and %d rows of evidence are in %s\n", len(all.Sessions), len(all.Evidence), st.Path())
+	fmt.Printf("brought into %s: %s and %s of evidence\n", st.Path(), counted(len(all.Sessions), "session"), counted(len(all.Evidence), "row"))
 	return nil
 }
 
@@ -153,6 +153,10 @@ func showDiff(c *cli.Context) error {
 			Schema  int               `json:"schema"`
 			Changes []enforcer.Change `json:"changes"`
 		}{enforcer.Schema, changes})
+	}
+	if len(changes) == 0 {
+		fmt.Fprintln(os.Stderr, "nothing changed")
+		return nil
 	}
 	sheet := newTable(os.Stdout, "executable", "what", "from", "to")
 	for _, one := range changes {

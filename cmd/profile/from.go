@@ -39,8 +39,8 @@ func learnFrom(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "learned from a record of %s; %d gaps; profile report shows it\n",
-		session.Ended.Sub(session.Started).Round(time.Second), len(session.Gaps))
+	fmt.Fprintf(os.Stderr, "learned from a record of %s; %s; profile report shows it\n",
+		session.Ended.Sub(session.Started).Round(time.Second), counted(len(session.Gaps), "gap"))
 	if session.NoSocketHook {
 		fmt.Fprintln(os.Stderr, "the record has no event of the hook security_socket_create, so that nothing in it is proven")
 	}

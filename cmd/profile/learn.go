@@ -185,8 +185,8 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 		shown.end()
 	}
 	if session != nil && !session.Ended.IsZero() && (err == nil || len(session.Windows) > 0) {
-		fmt.Fprintf(os.Stderr, "learned for %s (%s); %d gaps; profile report shows it\n",
-			session.Awake.Round(time.Second), unwrapped(session.End), len(session.Gaps))
+		fmt.Fprintf(os.Stderr, "learned for %s (%s); %s; profile report shows it\n",
+			aboutSeconds(session.Awake), unwrapped(session.End), counted(len(session.Gaps), "gap"))
 	}
 	if err == nil && known != nil {
 		err = failOnNew(context.WithoutCancel(ctx), st, session, known)

@@ -154,8 +154,8 @@ func humanStatus(s *enforcer.Status, drift error) string {
 	if g := s.Recorded; g == nil {
 		text += "nothing is in force\n"
 	} else {
-		text += fmt.Sprintf("generation %d, stage %s, since %s, agent %s: %d executables listed", g.N, s.Stage,
-			g.Since.Local().Format(time.DateTime), g.Agent, len(g.Paths))
+		text += fmt.Sprintf("generation %d, stage %s, since %s, agent %s: %s listed", g.N, s.Stage,
+			g.Since.Local().Format(time.DateTime), g.Agent, counted(len(g.Paths), "executable"))
 		if g.Cgroup != "/" {
 			text += ", in cgroup " + showPath(g.Cgroup)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -100,4 +101,12 @@ func quoteAll(paths []string) string {
 		quoted = append(quoted, strconv.Quote(p))
 	}
 	return strings.Join(quoted, ", ")
+}
+
+// counted is a number of things with their name.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
