@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -63,10 +64,10 @@ func tellStory(c *cli.Context) error {
 }
 
 // showLine keeps what was learned from reaching the terminal as anything but
-// text.
+// text: what turns its direction around, or is not to be seen, neither.
 func showLine(line string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -14,76 +15,107 @@ import (
 )
 
 // sheet is a table for a person: no frames, columns wrapped so that it fits the
-// terminal, if there is one.
+// terminal, if there is one. On one too narrow for columns that can be read, it
+// is a list: of each row the first cell, and below it the others, named.
 type sheet struct {
-	t      table.Writer
-	widths []int // of the columns, unwrapped
+	w       io.Writer
+	columns []string
+	rows    []table.Row
+	widths  []int // of the columns, unwrapped
 }
 
 // padding is what stands around the text of a column, and narrowest how narrow
-// a column is made at most: on a terminal too narrow for that, lines wrap.
+// a column is made at most.
 const (
 	padding   = 2
-	narrowest = 6
+	narrowest = 10
 )
 
 func newTable(w io.Writer, columns ...string) *sheet {
+	s := &sheet{w: w, columns: columns, widths: make([]int, len(columns))}
+	for i, c := range columns {
+		s.widths[i] = text.LongestLineLen(c)
+	}
+	return s
+}
+
+func (s *sheet) row(cells ...string) {
+	row := table.Row{}
+	for i, c := range cells {
+		c = showLine(c) // reasons hold names that were learned
+		s.widths[i] = max(s.widths[i], text.LongestLineLen(c))
+		row = append(row, c)
+	}
+	s.rows = append(s.rows, row)
+}
+
+func (s *sheet) print() {
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || width <= 0 {
+		width = math.MaxInt
+	}
+	switch most, ok := fit(s.widths, width); {
+	case len(s.rows) == 0:
+	case ok:
+		s.printColumns(most)
+	default:
+		s.printList(width)
+	}
+}
+
+func (s *sheet) printColumns(most int) {
 	t := table.NewWriter()
-	t.SetOutputMirror(w)
+	t.SetOutputMirror(s.w)
 	t.SuppressTrailingSpaces()
 	style := table.StyleLight
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Format.Header = text.FormatUpper
 	t.SetStyle(style)
-	s := &sheet{t: t, widths: make([]int, len(columns))}
-	t.AppendHeader(s.cells(columns))
-	return s
+	header := table.Row{}
+	var configs []table.ColumnConfig
+	for i, c := range s.columns {
+		header = append(header, c)
+		configs = append(configs, table.ColumnConfig{Number: i + 1, WidthMax: most, WidthMaxEnforcer: text.WrapSoft})
+	}
+	t.AppendHeader(header)
+	t.SetColumnConfigs(configs)
+	t.AppendRows(s.rows)
+	t.Render()
 }
 
-func (s *sheet) cells(texts []string) table.Row {
-	row := table.Row{}
-	for i, c := range texts {
-		s.widths[i] = max(s.widths[i], text.LongestLineLen(c))
-		row = append(row, c)
-	}
-	return row
-}
-
-func (s *sheet) row(cells ...string) {
-	for i := range cells {
-		cells[i] = showLine(cells[i]) // reasons hold names that were learned
-	}
-	s.t.AppendRow(s.cells(cells))
-}
-
-func (s *sheet) print() {
-	if s.t.Length() == 0 {
-		return
-	}
-	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
-		most := fit(s.widths, width)
-		var configs []table.ColumnConfig
-		for i := range s.widths {
-			configs = append(configs, table.ColumnConfig{Number: i + 1, WidthMax: most, WidthMaxEnforcer: text.WrapText})
+func (s *sheet) printList(width int) {
+	for _, row := range s.rows {
+		for i, cell := range row {
+			switch {
+			case i == 0:
+				printWrapped(s.w, " ", fmt.Sprint(cell), width)
+			case cell != "":
+				printWrapped(s.w, "   ", s.columns[i]+": "+fmt.Sprint(cell), width)
+			}
 		}
-		s.t.SetColumnConfigs(configs)
 	}
-	s.t.Render()
 }
 
-// fit is how wide the widest of the columns may be, so that all of them fit.
-func fit(widths []int, width int) int {
-	most := max(slices.Max(widths), narrowest)
-	for ; most > narrowest; most-- {
+// printWrapped leaves one column free, into which a wide character may reach.
+func printWrapped(w io.Writer, indent, line string, width int) {
+	for part := range strings.Lines(text.WrapSoft(line, max(width-len(indent)-1, 1))) {
+		fmt.Fprintln(w, indent+strings.TrimRight(part, " \n"))
+	}
+}
+
+// fit is how wide the widest of the columns may be, so that all of them fit. If
+// they do not even where each has narrowest, ok is false.
+func fit(widths []int, width int) (most int, ok bool) {
+	for most = max(slices.Max(widths), narrowest); most >= narrowest; most-- {
 		sum := 0
 		for _, w := range widths {
 			sum += min(w, most) + padding
 		}
 		if sum <= width {
-			break
+			return most, true
 		}
 	}
-	return most
+	return narrowest, false
 }
 
 // showPath prints a path as it is, or quoted if a terminal would not show it so.
