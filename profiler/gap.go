@@ -104,8 +104,6 @@ func (f *Fold) settleUnread(at int64) {
 func (f *Fold) uncounted() string {
 	forks := f.cfg.Forks || f.cfg.Policy == "" && f.forkHook
 	switch {
-	case f.narrowedHook:
-		return "the record is of a learner that no longer asked for all sockets"
 	case !f.cfg.Losses && !forks:
 		return "losses and forks cannot be counted"
 	case !f.cfg.Losses:

@@ -12,6 +12,7 @@ import (
 
 	"profile/enforcer"
 	"profile/internal/agenttest"
+	"profile/internal/cgroup"
 	"profile/internal/tetragon"
 	"profile/profiler"
 	"profile/store"
@@ -310,5 +311,29 @@ func TestPathsThatNoPolicyCanNameAreAskedForOn(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+func TestPoliciesOfAKilledLearnerAreDeletedByTheNext(t *testing.T) {
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+	agent, s := fake.Remote(t), newStore(t)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	dead := store.Session{ID: "20260102t030405z-abcdef", Started: at}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutSession(&dead) }); err != nil {
+		t.Fatal(err)
+	}
+	others := profiler.ProcessPolicy("20260102t030405z-fedcba") // of another database
+	for _, p := range []*tetragon.Policy{
+		profiler.ProcessPolicy(dead.ID), profiler.ForkPolicy(dead.ID), profiler.SocketPolicy(dead.ID, agent, 1, nil),
+		profiler.SocketPolicy(dead.ID, agent, 2, []string{"/usr/bin/net"}), others,
+	} {
+		if err := agent.Add(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := options(t, agent, s, cgroup.Group{Path: "/"})
+	start(t, o).end(t)
+	if left := fake.Loaded(); len(left) != 1 || left[0] != others.Metadata.Name {
+		t.Errorf("policies %q are left, want the other database's alone", left)
 	}
 }

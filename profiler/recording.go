@@ -206,6 +206,9 @@ func (r *recorder) store(ctx context.Context) (*store.Session, error) {
 	r.fold.cfg.Session = session.ID
 	r.fold.Finish()
 	r.fold.Describe(session)
+	if r.fold.narrowedHook {
+		r.Log.Warn("the record proves nothing of sockets: it was made while a learner no longer asked for those of known network users, and does not tell who they are")
+	}
 	if !session.NoSocketHook {
 		session.Hook = "kprobe/" + tetragon.CallSocketCreate
 	}

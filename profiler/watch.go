@@ -85,13 +85,39 @@ func (l *learner) resume(ctx context.Context) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = resumeFirst, resumeMost
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := l.begin(ctx)
+		err := l.askAgain(ctx)
+		if errors.Is(err, tetragon.ErrOther) {
+			return struct{}{}, backoff.Permanent(err)
+		}
 		if err != nil {
+			return struct{}{}, err
+		}
+		if err = l.begin(ctx); err != nil {
 			l.hangUp()
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
 	return err
+}
+
+// askAgain finds out what the agent can do that has come back. A session in
+// which it once could not count its losses is not one that counts them.
+func (l *learner) askAgain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	agent, err := l.Agent.Again(ctx)
+	if err != nil {
+		return err
+	}
+	if agent.Version != l.Agent.Version {
+		l.Log.Info("the agent is of another version", "was", l.Agent.Version, "is", agent.Version)
+	}
+	l.Agent = agent
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fold.cfg.Verify = l.counts()
+	l.fold.cfg.Losses = l.fold.cfg.Losses && (l.fold.cfg.Verify || agent.IsSensor())
+	return nil
 }
 
 // attend opens a window and keeps it open until the stream or the context

@@ -105,7 +105,7 @@ func (a *Agent) start() error {
 		a.audits.forget()
 	}
 	a.server = &server{Server: sensor.NewServer(sensor.Config{Name: filepath.Base(a.dir), Node: "node", Kernel: a.o.Kernel}), a: a}
-	a.srv, a.served = grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), make(chan error, 1)
+	a.srv, a.served = grpc.NewServer(grpc.MaxRecvMsgSize(4<<20), grpc.WaitForHandlers(true)), make(chan error, 1)
 	if a.o.Version == "" {
 		a.srv = grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
 	}
@@ -141,9 +141,16 @@ func (a *Agent) stop() error {
 // cannot be reached.
 func (a *Agent) Restart(t testing.TB, gone time.Duration) {
 	t.Helper()
+	a.Upgrade(t, a.o.Version, gone)
+}
+
+// Upgrade restarts a Tetragon as one of another version.
+func (a *Agent) Upgrade(t testing.TB, version string, gone time.Duration) {
+	t.Helper()
 	if err := a.stop(); err != nil {
 		t.Fatal(err)
 	}
+	a.o.Version = version
 	time.Sleep(gone)
 	if err := a.start(); err != nil {
 		t.Fatal(err)

@@ -326,3 +326,16 @@ func dirOf(t *rapid.T) string {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
+
+func TestOfOneSessionThatWhichClaimsLessIsTaken(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	early := store.Session{ID: "s", Started: at, Windows: []store.Window{{From: at, To: at.Add(time.Hour)}}, End: "z"}
+	late := early
+	late.End, late.Narrowed = "a", []store.Narrowed{{Path: "/usr/bin/net", From: at}}
+	for _, pair := range [][2]store.Session{{early, late}, {late, early}} {
+		all := Merge(&Export{Sessions: pair[:1]}, &Export{Sessions: pair[1:]})
+		if len(all.Sessions) != 1 || len(all.Sessions[0].Narrowed) != 1 {
+			t.Errorf("merged %+v, want the one that was narrowed", all.Sessions)
+		}
+	}
+}

@@ -121,9 +121,36 @@ func dial(ctx context.Context, address string, p *patience) (*Agent, error) {
 // Connect asks the agent behind conn what it is. Close calls closer.
 func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface, closer func() error) (*Agent, error) {
 	a := &Agent{Address: address, Client: tetragon.NewFineGuidanceSensorsClient(conn), close: closer}
+	if err := a.ask(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Again asks the agent anew what it can do, since one that was away may have
+// been upgraded. What it gives shares the connection, and a is no longer to be
+// used. One that is another sort of agent now is ErrOther.
+func (a *Agent) Again(ctx context.Context) (*Agent, error) {
+	again := &Agent{Address: a.Address, Client: a.Client, close: a.close, headersWithin: a.headersWithin}
+	switch err := again.ask(ctx); {
+	case err != nil:
+		return nil, err
+	case again.Name != a.Name:
+		return nil, fmt.Errorf("agent %s was %s, and %s answers now: %w", a.Address, a.Name, again.Name, ErrOther)
+	case a.IsSensor():
+		return a, nil // what is watched was said when it was first asked
+	}
+	return again, nil
+}
+
+// ErrOther is returned where another sort of agent has taken the place of one.
+var ErrOther = errors.New("what it watches is not the same")
+
+// ask finds out what the agent is.
+func (a *Agent) ask(ctx context.Context) error {
 	version, err := a.Client.GetVersion(ctx, &tetragon.GetVersionRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("ask agent %s for its version: %w", address, err)
+		return fmt.Errorf("ask agent %s for its version: %w", a.Address, err)
 	}
 	a.Name, a.Version = "tetragon", version.GetVersion()
 	a.MaxPolicy = tetragonRequest - envelope
@@ -134,7 +161,7 @@ func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface,
 		a.Name, a.MaxPolicy = SensorName, SensorRequest-envelope
 		a.readProbes(info.GetProbes())
 	case err != nil && status.Code(err) != codes.Unimplemented:
-		return nil, fmt.Errorf("ask agent %s what it is: %w", address, err)
+		return fmt.Errorf("ask agent %s what it is: %w", a.Address, err)
 	}
 	a.Abilities = abilitiesOf(a.Version, err == nil)
 	for _, f := range NetworkFamilies() {
@@ -142,7 +169,7 @@ func Connect(ctx context.Context, address string, conn grpc.ClientConnInterface,
 			a.Unwatched = append(a.Unwatched, f)
 		}
 	}
-	return a, nil
+	return nil
 }
 
 func (a *Agent) readProbes(probes []*tetragon.GetInfoResponse_Probe) {
