@@ -65,6 +65,8 @@ type Fold struct {
 	scopes      map[container]string
 	joint       joint
 
+	listed []listing // what is in force, where the agent does not say so
+
 	windows windows
 	gaps    []store.Gap
 	losses  uint32 // so far; a run that began at another number is touched

@@ -127,6 +127,7 @@ func (l *learner) run(ctx context.Context) error {
 
 // learn watches and flushes.
 func (l *learner) learn(ctx context.Context) error {
+	l.lookUpListed(ctx)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
@@ -162,6 +163,7 @@ func (l *learner) learn(ctx context.Context) error {
 			l.session.End = endStopped
 			return <-done
 		case <-second.C:
+			l.lookUpListed(context.WithoutCancel(ctx))
 			if !from.IsZero() {
 				l.tryFlush(context.WithoutCancel(ctx))
 				l.report(time.Since(from))

@@ -94,6 +94,9 @@ const (
 	// heldBack is how late an event may come: a Tetragon waits so long for
 	// what it does not know yet of a pod or a parent.
 	heldBack = 30 * time.Second
+	// sharperWithin is how long to wait for a reading that tells more exactly
+	// what was lost than the first.
+	sharperWithin = 2 * time.Second
 	// maxReadings bounds those that are open.
 	maxReadings = 64
 )
@@ -178,7 +181,9 @@ func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
 			continue
 		}
 		if !exact {
-			if n := low - m.base - m.lost; m.based && n > 0 {
+			n := low - m.base - m.lost
+			sharper := func(o *reading) bool { return o.to != 0 && o.within < r.within }
+			if m.based && n > 0 && !slices.ContainsFunc(m.open[i+1:], sharper) {
 				lost = append(lost, deficit{m.settled, r.asked, n})
 				m.lost += n
 			} else {

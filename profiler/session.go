@@ -39,10 +39,14 @@ type learner struct {
 	fold      *Fold
 	origin    origin
 	meters    meters
+	forgotten map[uint64]bool // generations that the agent no longer has
 
 	session  store.Session // what follows is the main goroutine's
 	stored   store.Session
 	flushErr error // of the last flush
+	listed   []listing
+	states   []store.GenerationState // that listed is of
+	blind    bool                    // they could not be read
 }
 
 func newLearner(o Options, bird *canary.Canary) (*learner, error) {

@@ -139,6 +139,9 @@ func (f *Fold) use(r *run, u use) {
 	}
 	ex := r.of.ex
 	f.observed(ex, u.at)
+	if u.stage == "" && len(f.listed) > 0 {
+		u.stage = f.stageOf(ex.key)
+	}
 	if u.stage != "" {
 		ex.attempt(u)
 		return

@@ -62,6 +62,9 @@ func (l *learner) begin(ctx context.Context) error {
 	if err := l.events.subscribed(ctx, l.Agent.IsSensor()); err != nil {
 		return err
 	}
+	if err := l.findForgotten(ctx); err != nil {
+		return err
+	}
 	if len(l.loaded) > 0 {
 		if there, err := l.present(ctx); err != nil || there {
 			return err
@@ -320,7 +323,7 @@ func (l *learner) settle(m *meter, asked, now time.Time) bool {
 		l.fold.Lost(d.from, d.to, lostCause, uint64(d.count))
 		l.Log.Warn("observations were lost", "count", d.count, "from", d.from, "to", d.to)
 	}
-	if !ok && now.Sub(asked) > heldBack+2*verifyEvery {
+	if !ok && now.Sub(asked) > heldBack+sharperWithin {
 		// Events came all the time: no reading was exact.
 		l.fold.Lost(asked, now, "whether observations were lost cannot be told", 0)
 		return true

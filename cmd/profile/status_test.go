@@ -1,0 +1,20 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"profile/enforcer"
+)
+
+func TestKillsThatNobodyTimesHaveNoTime(t *testing.T) {
+	rows := []enforcer.KillRow{{Path: "", Count: 4}, {Path: "/usr/bin/tar", Count: 1, Last: time.Now()}}
+	lines := strings.Split(killLines("killed", rows), "\n")
+	if lines[0] != "killed ×4: some executable (this agent does not tell which)" {
+		t.Errorf("%q", lines[0])
+	}
+	if !strings.Contains(lines[1], "killed ×1, last 2") || !strings.HasSuffix(lines[1], ": /usr/bin/tar") {
+		t.Errorf("%q", lines[1])
+	}
+}
