@@ -39,12 +39,13 @@ test: build ## every test, e2e on this kernel included (as root; says what did n
 	$(if $(RACE),,@echo "no C compiler: the tests run without the race detector")
 	@{ $(GOTEST) $(UNIT) && unit=0 || unit=1; $(GOTEST) ./e2e/... && [ $$unit = 0 ]; } | $(SUM)
 
-e2e: build ## only the end-to-end tests; RUN=PATTERN for some
-	@$(GOTEST) ./e2e/... | $(SUM)
+# Against an agent the scripts take turns: it watches the whole machine.
+e2e: build ## only the end-to-end tests; RUN=PATTERN for some; AGENT=ADDRESS for the scripts, against the agent there
+	@$(if $(AGENT),PROFILE_E2E_AGENT='$(AGENT)' $(GOTEST) -parallel 1 $(if $(RUN),,-run '^TestScripts') ./e2e,$(GOTEST) ./e2e/...) | $(SUM)
 
 # An hour and more under emulation: CI runs what e2e/vm/quick.txt names.
-e2e-vm: ## the end-to-end tests on another kernel, in an emulated machine: KERNEL=6.12 (or 6.1); RUN=PATTERN or RUN=@FILE for some
-	@e2e/vm/run.sh $(KERNEL) '$(RUN)' | $(SUM)
+e2e-vm: ## the end-to-end tests on another kernel, in an emulated machine: KERNEL=6.12 (or 6.1); RUN=PATTERN or RUN=@FILE for some; TETRAGON_DIR=DIR for the scripts, against that release
+	@TETRAGON_DIR='$(TETRAGON_DIR)' e2e/vm/run.sh $(KERNEL) '$(RUN)' | $(SUM)
 
 # Without its limit the fuzzer spends the time on making what it found smaller.
 fuzz: ## feed odd input to what reads policies and rows, FUZZTIME (20s) each

@@ -67,17 +67,24 @@ func run(m *testing.M) int {
 
 func TestScripts(t *testing.T) {
 	refuseStop(t)
+	params := testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Condition:           condition,
+		Setup:               setup,
+		Cmds:                commands,
+	}
+	agent, err := against()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if agent != nil {
+		params.Dir, params.Files = "", agent.scripts(t)
+		within = slowly
+	}
 	before := loaded(t)
-	t.Run("group", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{
-			Dir:                 "testdata/script",
-			RequireExplicitExec: true,
-			RequireUniqueNames:  true,
-			Condition:           condition,
-			Setup:               setup,
-			Cmds:                commands,
-		})
-	})
+	t.Run("group", func(t *testing.T) { testscript.Run(t, params) })
 	assertSame(t, before, loaded(t))
 }
 
@@ -118,6 +125,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("DB", filepath.Join(env.WorkDir, "profile.db"))
 	env.Setenv("PINS", pinsOf(env.Getenv("DB")))
 	env.Setenv("BUILT", built)
+	if agent, _ := against(); agent != nil {
+		env.Setenv("AGENTADDRESS", agent.address)
+	}
 	env.Setenv("PATH", built+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	return nil
 }

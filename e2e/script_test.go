@@ -31,8 +31,11 @@ type script struct {
 
 func of(ts *testscript.TestScript) *script { return ts.Value(key{}).(*script) }
 
-// within is how long anything that must happen may take.
-const within = 20 * time.Second
+// within is how long anything that must happen may take, and slowly where an
+// agent is asked that holds back what it knows for half a minute.
+var within = 20 * time.Second
+
+const slowly = 2 * time.Minute
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"in":       cmdIn,
@@ -175,6 +178,9 @@ func cmdLearn(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	if s.learner != nil {
 		ts.Fatalf("a learner is running")
+	}
+	if agent, _ := against(); agent != nil {
+		args = append([]string{"--agent", agent.address}, args...)
 	}
 	cmd := exec.Command(filepath.Join(built, "profile"), append([]string{"--db", ts.Getenv("DB"), "learn"}, args...)...)
 	cmd.Env = append(os.Environ(), "PROFILE_TEST_RING_BYTES="+ts.Getenv("RING"))

@@ -195,6 +195,7 @@ func TestALossyRecordingThroughTheAPIIsAGapWithSpanAndNumber(t *testing.T) {
 			t.Errorf("gap %+v has no span", g)
 		}
 	}
+	t.Logf("windows %v, events until %v", session.Windows, events[len(events)-1].GetTime().AsTime())
 	if found != lost {
 		t.Errorf("gaps %+v, want %d lost", session.Gaps, lost)
 	}

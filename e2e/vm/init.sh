@@ -23,11 +23,16 @@ ip link set lo up
 [ "$BPFFS" = no ] || mount -t bpf -o nosuid,nodev,noexec bpf /sys/fs/bpf
 stty -F /dev/ttyS1 raw
 
+if [ -n "$PROFILE_E2E_AGENT" ]; then
+	/vm/tetragon/tetragon --bpf-lib /vm/tetragon/bpf --server-address "$PROFILE_E2E_AGENT" >/run/tetragon.log 2>&1 &
+	one=-test.parallel=1 timeout=3h # it watches the whole machine, and the clock jumps
+fi
+
 echo "e2e-vm: up after $(cut -d ' ' -f 1 /proc/uptime) s, Linux $(uname -r)"
 while read -r dir pattern; do
 	cd "/profile/$dir" || continue
 	/vm/test2json -t -p "profile/$dir on $(uname -r)" \
-		./test -test.v=test2json -test.timeout=30m -test.run="$pattern" </dev/null >/dev/ttyS1
+		./test -test.v=test2json $one -test.timeout=${timeout-30m} -test.run="$pattern" </dev/null >/dev/ttyS1
 done </vm/tests
 echo "e2e-vm: the tests have ended"
 busybox poweroff -f

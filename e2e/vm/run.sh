@@ -5,7 +5,8 @@
 # KERNEL is 6.1, 6.12 or what else apt offers here. PATTERN is as for go test
 # -run; FILE has lines with a directory and the whole name of a test in it, and
 # those run, or it fails: quick.txt is one. With BPFFS=no, /sys/fs/bpf there has
-# no bpffs.
+# no bpffs. With TETRAGON_DIR=DIR, which holds tetragon and bpf/*.o of a release,
+# that agent is started there and the scripts of e2e run against it.
 #
 # Prints on stdout what go test -json would, with the kernel's name behind each
 # package's. Exits 1 if the machine did not come to the end of its tests;
@@ -48,6 +49,10 @@ choose() {
 		return
 	fi
 	dirs=(e2e internal/sensor internal/canary internal/cgroup)
+	if [ -n "${TETRAGON_DIR-}" ]; then
+		dirs=(e2e)
+		set -- "${1:-^TestScripts}"
+	fi
 	for dir in "${dirs[@]}"; do patterns[$dir]=$1; done
 }
 
@@ -77,6 +82,11 @@ build() {
 	[ ! -e "$tree/e2e/test" ] ||
 		(cd e2e && PROFILE_E2E_BUILT=$vm/built "$tree/e2e/test" -test.list '^$' >&2)
 	printf 'export PROFILE_E2E_BUILT=/vm/built CI=%s\nBPFFS=%s\n' "${CI-}" "${BPFFS-yes}" >"$vm/env"
+	if [ -n "${TETRAGON_DIR-}" ]; then
+		mkdir "$vm/tetragon"
+		cp -r "$TETRAGON_DIR/tetragon" "$TETRAGON_DIR/bpf" "$vm/tetragon/"
+		echo 'export PROFILE_E2E_AGENT=unix:///run/tetragon.sock PROFILE_E2E_WHOLE_MACHINE=yes' >>"$vm/env"
+	fi
 	cp "$here/init.sh" "$1/init"
 }
 
@@ -131,6 +141,7 @@ missing() {
 main() {
 	local kernel=$1 image name status=0
 	choose "${2-}"
+	[ -z "${TETRAGON_DIR-}" ] || [ -x "$TETRAGON_DIR/tetragon" ] || { say "$TETRAGON_DIR holds no tetragon"; exit 1; }
 	[ "$(id -u)" = 0 ] || { say "needs root, to unpack packages"; exit 1; }
 	[ "$(dpkg --print-architecture)" = amd64 ] || { say "emulates amd64 on amd64 only"; exit 1; }
 	install_emulator

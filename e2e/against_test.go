@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"profile/internal/tetragon"
+)
+
+// The scripts run against the embedded sensor, and where PROFILE_E2E_AGENT has
+// the address of an agent, against that. What an agent has no word for is left
+// out by name, here and nowhere else.
+
+// noCgroup and the others are why scripts are left out where the agent is a
+// Tetragon.
+const (
+	noCgroup = "it confines to cgroups, for which a Tetragon has no word"
+	noPins   = "it breaks the sensor's own pins and programs"
+	noKills  = "it counts kills by executable, which a Tetragon does not"
+	noFiles  = "it tells files of one name apart, and a Tetragon does not tell which file was executed"
+	noHeld   = "it is of sockets that are open before learning, or are used by others than who opened them, of which a Tetragon is not asked"
+	noAgent  = "it brings agents of its own, or needs none"
+)
+
+var notOfTetragon = map[string]string{
+	"attempts-outside-are-evidence": noCgroup,
+	"coverage-cgroup":               noCgroup,
+	"coverage-include":              noCgroup,
+	"coverage-narrower":             noCgroup,
+	"coverage-only":                 noCgroup,
+	"defend-change":                 noCgroup,
+	"hard-cgroup":                   noCgroup,
+	"hard-command":                  noCgroup,
+	"runs-moved":                    noCgroup,
+	"hard-pidns":                    "it tells pid namespaces apart, which a Tetragon does only where it is told to",
+	"armed-detached":                noPins,
+	"armed-generations":             noPins,
+	"armed-old-stays":               noPins,
+	"armed-status":                  noPins,
+	"learn-killed":                  noPins,
+	"loss-gap":                      noPins,
+	"release-leaves-nothing":        noPins,
+	"attempts-monitor":              noKills,
+	"dir-held":                      "it has a name that is not UTF-8, which a Tetragon does not tell",
+	"naming-unenforceable":          "it has a name that is not UTF-8, which a Tetragon does not tell",
+	"defend-story":                  noFiles,
+	"hard-overlay":                  noFiles,
+	"naming-mounts":                 noFiles,
+	"defend-handed":                 noHeld,
+	"defend-reach":                  noHeld,
+	"runs-before":                   noHeld,
+	"families-others":               "it names AF_XDP, for which the policy of a Tetragon has no room",
+	"hard-sidedoors":                "it opens AF_XDP, for which the policy of a Tetragon has no room",
+	"bad-agent":                     noAgent,
+	"bad-place":                     noAgent,
+	"hard-badagent":                 noAgent,
+	"hard-badinput":                 noAgent,
+	"hard-daemon":                   noAgent,
+	"hard-terminal":                 noAgent,
+	"hard-jobs":                     noAgent,
+}
+
+var notOfAgents = map[string]string{
+	"armed-detached":         noPins,
+	"armed-old-stays":        noPins,
+	"armed-status":           noPins,
+	"armed-generations":      noPins,
+	"learn-killed":           noPins,
+	"loss-gap":               "it makes the ring of the embedded sensor small",
+	"release-leaves-nothing": noPins,
+	"bad-agent":              noAgent,
+	"bad-place":              noAgent,
+	"hard-badagent":          noAgent,
+	"hard-badinput":          noAgent,
+	"hard-daemon":            noAgent,
+	"hard-terminal":          noAgent,
+	"hard-jobs":              noAgent,
+	"hard-command":           "it says learn -- COMMAND without an agent",
+	"defend-change":          "it says learn -- COMMAND without an agent",
+}
+
+// opponent is the agent that the scripts run against; nil is the embedded one.
+type opponent struct {
+	address  string
+	tetragon bool
+}
+
+var against = sync.OnceValues(func() (*opponent, error) {
+	address := os.Getenv("PROFILE_E2E_AGENT")
+	if address == "" {
+		return nil, nil
+	}
+	var agent *tetragon.Agent
+	err := fmt.Errorf("agent %s does not answer", address)
+	for deadline := time.Now().Add(2 * time.Minute); agent == nil && time.Now().Before(deadline); time.Sleep(time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		agent, err = tetragon.Dial(ctx, address, nil)
+		cancel()
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer agent.Close()
+	o := &opponent{address: address, tetragon: !agent.IsSensor()}
+	fmt.Fprintf(os.Stderr, "e2e: against the agent at %s: %s %s\n", address, agent.Name, agent.Version)
+	if o.tetragon && os.Getenv("PROFILE_E2E_WHOLE_MACHINE") == "" {
+		return nil, fmt.Errorf("a %s enforces on the whole machine, and one mistake kills the shell you work through: run this in a virtual machine, or set PROFILE_E2E_WHOLE_MACHINE=yes", agent.Name)
+	}
+	return o, nil
+})
+
+// how a script confines itself, and what it is where that is the machine.
+var (
+	ofPlans   = regexp.MustCompile(`'--cgroup '\$CG('|\s)`)
+	ofLearn   = regexp.MustCompile(`(?m)^((?:\[.*\] )?(?:learn|policy)) --cgroup \$CG\b([^/])`)
+	ofLearner = regexp.MustCompile(`(profile --db \S+ learn) --cgroup \$CG\b([^/])`)
+	ofEnforce = regexp.MustCompile(`(profile --db \S+ enforce) --cgroup \$CG\b([^/])`)
+	ofAgent   = regexp.MustCompile(`(profile --db \S+ (?:learn|enforce))\b`)
+)
+
+// rewrite makes a script one for an agent. A Tetragon learns on the whole
+// machine, and enforces on it what lies in the script's own directory.
+func (o *opponent) rewrite(text string) string {
+	if o.tetragon {
+		text = ofPlans.ReplaceAllStringFunc(text, func(m string) string {
+			if m[len(m)-1] == '\'' {
+				return "'"
+			}
+			return m[len(m)-1:]
+		})
+		text = ofLearn.ReplaceAllString(text, "$1$2")
+		text = ofLearner.ReplaceAllString(text, "$1$2")
+		text = ofEnforce.ReplaceAllString(text, "$1 --only=$$WORK/**$2")
+	}
+	return ofAgent.ReplaceAllString(text, "$1 --agent=$$AGENTADDRESS")
+}
+
+// scripts are the files to run, rewritten into a directory, and the names of
+// those that are left out, with the reason.
+func (o *opponent) scripts(t *testing.T) []string {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := notOfAgents
+	if o.tetragon {
+		without = notOfTetragon
+	}
+	dir := t.TempDir()
+	left := maps.Clone(without)
+	var all []string
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		if _, out := without[name]; out {
+			delete(left, name)
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err == nil {
+			file = filepath.Join(dir, filepath.Base(file))
+			err = os.WriteFile(file, []byte(o.rewrite(string(text))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, file)
+	}
+	if len(left) > 0 {
+		t.Fatalf("left out, and there are no such scripts: %q", slices.Sorted(maps.Keys(left)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(without)) {
+		fmt.Fprintf(os.Stderr, "e2e: left out: %s: %s\n", name, without[name])
+	}
+	return all
+}
+
+func TestScriptsAreRewrittenForATetragon(t *testing.T) {
+	o := &opponent{tetragon: true}
+	for script, want := range map[string]string{
+		"learn --cgroup $CG\nin ./tool":                         "learn\nin ./tool",
+		"learn --cgroup $CG --for 2s\n":                         "learn --for 2s\n",
+		"learn --cgroup $CG/in\n":                               "learn --cgroup $CG/in\n",
+		"env PLANFLAGS='--cgroup '$CG\nplan":                    "env PLANFLAGS=\nplan",
+		"env PLANFLAGS='--cgroup '$CG' --include tool'\n":       "env PLANFLAGS=' --include tool'\n",
+		"exec profile --db $DB enforce --cgroup $CG --yes\n":    "exec profile --db $DB enforce --agent=$AGENTADDRESS --only=$WORK/** --yes\n",
+		"exit 1 profile --db $DB learn --cgroup $CG --for 1s\n": "exit 1 profile --db $DB learn --agent=$AGENTADDRESS --for 1s\n",
+		"exec profile --db $DB status\n":                        "exec profile --db $DB status\n",
+	} {
+		if got := o.rewrite(script); got != want {
+			t.Errorf("%q becomes %q, want %q", script, got, want)
+		}
+	}
+}
