@@ -11,7 +11,7 @@ import (
 func TestKillsThatNobodyTimesHaveNoTime(t *testing.T) {
 	rows := []enforcer.KillRow{{Path: "", Count: 4}, {Path: "/usr/bin/tar", Count: 1, Last: time.Now()}}
 	lines := strings.Split(killLines("killed", rows), "\n")
-	if lines[0] != "killed ×4: some executable (this agent does not tell which)" {
+	if !strings.HasPrefix(lines[0], "killed ×4: ") || strings.Contains(lines[0], "last") {
 		t.Errorf("%q", lines[0])
 	}
 	if !strings.Contains(lines[1], "killed ×1, last 2") || !strings.HasSuffix(lines[1], ": /usr/bin/tar") {
