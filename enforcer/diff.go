@@ -37,7 +37,7 @@ func WhatIsKnown(sessions []store.Session, rows []store.Evidence, until time.Tim
 			return nil, err
 		}
 		if considered := kept(rows, c.has); len(considered) > 0 {
-			all[rows[0].Key] = known{v.Kind, currentFiles(considered)}
+			all[rows[0].Key] = known{v.Kind, c.currentFiles(considered)}
 		}
 	}
 	return all, nil

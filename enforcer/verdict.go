@@ -90,7 +90,7 @@ func (c *considered) judge(rows []store.Evidence) (Verdict, error) {
 	for i := range known {
 		v.Attempts = mergeAttempts(v.Attempts, known[i].Attempts)
 	}
-	v.Files = currentFiles(known)
+	v.Files = c.currentFiles(known)
 	c.sum(&v, known)
 	c.weigh(&v, known)
 	return v, errors.Join(errs...)
@@ -201,10 +201,47 @@ func (v *Verdict) because(r reason) {
 // another reason's change does.
 type reason struct{ why, change string }
 
-// currentFiles returns the identities whose evidence counts: the one exec'd
+// currentFiles returns the identities whose evidence counts on each machine,
+// that of the file exec'd last first: a file is replaced by another of its own
+// machine alone. What does not say its machine is of the only one that is said.
+func (c *considered) currentFiles(rows []store.Evidence) []store.FileID {
+	machines := map[string][]store.Evidence{}
+	for _, row := range rows {
+		machine := c.known[row.Session].Machine
+		machines[machine] = append(machines[machine], row)
+	}
+	if _, unsaid := machines[""]; len(machines) == 1 || unsaid && len(machines) == 2 {
+		return currentOnOne(rows).files
+	}
+	var all []current
+	for _, rows := range machines {
+		if one := currentOnOne(rows); len(one.files) > 0 {
+			all = append(all, one)
+		}
+	}
+	slices.SortFunc(all, func(a, b current) int { return b.last.Compare(a.last) })
+	var files []store.FileID
+	for _, one := range all {
+		for _, file := range one.files {
+			if !slices.Contains(files, file) {
+				files = append(files, file)
+			}
+		}
+	}
+	return files
+}
+
+// current are the identities whose evidence counts on one machine, and when the
+// first of them was exec'd last.
+type current struct {
+	files []store.FileID
+	last  time.Time
+}
+
+// currentOnOne returns the identities whose evidence counts: the one exec'd
 // last, and whatever was still exec'd after that one was first. A file that
 // was never seen to be exec'd is current only if none was.
-func currentFiles(rows []store.Evidence) []store.FileID {
+func currentOnOne(rows []store.Evidence) current {
 	type span struct {
 		file        store.FileID
 		first, last time.Time
@@ -231,16 +268,16 @@ func currentFiles(rows []store.Evidence) []store.FileID {
 		}
 	}
 	if len(spans) == 0 {
-		return nil
+		return current{}
 	}
-	current := slices.MaxFunc(spans, func(a, b span) int { return a.last.Compare(b.last) })
-	files := []store.FileID{current.file}
+	latest := slices.MaxFunc(spans, func(a, b span) int { return a.last.Compare(b.last) })
+	now := current{files: []store.FileID{latest.file}, last: latest.last}
 	for _, s := range spans {
-		if s.file != current.file && !s.last.Before(current.first) {
-			files = append(files, s.file)
+		if s.file != latest.file && !s.last.Before(latest.first) {
+			now.files = append(now.files, s.file)
 		}
 	}
-	return files
+	return now
 }
 
 // weight is the evidence on one file, as far as its verdict needs it.

@@ -263,3 +263,30 @@ func TestJudgeIgnoresARowOfNoSession(t *testing.T) {
 		t.Errorf("%s with %d runs, want quiet with 1", v.Kind, v.Complete)
 	}
 }
+
+func TestAFileIsReplacedByOneOfItsOwnMachineAlone(t *testing.T) {
+	first := row("a", of(oldFile, 1, 2, used(runs(2), "inet", "stream")))
+	second := row("b", of(newFile, 5, 6, runs(3)))
+	for _, c := range []struct {
+		name, a, b string
+		want       string
+		files      []store.FileID
+	}{
+		{"replaced", "m", "m", Quiet, []store.FileID{newFile}},
+		{"replaced, learned by a profile that did not say where", "", "m", Quiet, []store.FileID{newFile}},
+		{"learned by profiles that did not say where", "", "", Quiet, []store.FileID{newFile}},
+		{"of another machine", "m", "n", Network, []store.FileID{newFile, oldFile}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := watched("a", 0, 4), watched("b", 4, 8)
+			a.Machine, b.Machine = c.a, c.b
+			v, err := Judge([]store.Evidence{first, second}, map[string]store.Session{"a": a, "b": b}, Thresholds{})
+			if err != nil || v.Kind != c.want {
+				t.Errorf("verdict %v, error %v; want %v", v.Kind, err, c.want)
+			}
+			if diff := cmp.Diff(c.files, v.Files); diff != "" {
+				t.Errorf("files that count (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -130,7 +130,7 @@ func (l *learner) leaveCanaries() bool {
 		"what is watched is the time from its first event to its last", "agent", l.Agent.Address, "node", l.origin.node)
 	early := l.origin.early
 	l.origin.settle()
-	l.bird, l.session.BootID = nil, ""
+	l.bird, l.session.BootID, l.session.Machine = nil, "", ""
 	cfg := l.config()
 	cfg.NoExecs, cfg.Forks = l.fold.cfg.NoExecs, l.fold.cfg.Forks // as it was deployed
 	l.fold = NewFold(cfg)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -54,13 +55,17 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	if err != nil {
 		return nil, err
 	}
+	machine, err := machineID()
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now().UTC()
 	l := &learner{
 		Options: o, bird: bird, back: make(chan struct{}, 1), first: make(chan struct{}),
 		session: store.Session{
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
-			BootID: boot,
-			Hook:   o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
+			BootID: boot, Machine: machine,
+			Hook: o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
 			Reach:  len(o.Agent.Uses) > 0,
 			Handed: slices.Contains(o.Agent.Uses, tetragon.CallReceive),
 			Cgroup: o.Group.Path, Only: o.Only,
@@ -72,7 +77,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 		l.metrics = &metrics{url: o.Metrics}
 	}
 	if bird == nil {
-		l.session.BootID = "" // of this machine, which is not the agent's
+		l.session.BootID, l.session.Machine = "", "" // of this machine, which is not the agent's
 	}
 	if bird == nil || o.Agent.IsSensor() {
 		l.origin.settle()
@@ -107,6 +112,22 @@ func bootID() (string, error) {
 		return "", fmt.Errorf("tell this boot of the machine from others: %w", err)
 	}
 	return strings.TrimSpace(string(raw)), nil
+}
+
+// machineID tells this machine from others over its boots, by what systemd
+// gave it, or else by its name. It is a digest: the ID is nobody else's business.
+func machineID() (string, error) {
+	raw, err := os.ReadFile("/etc/machine-id")
+	if id := strings.TrimSpace(string(raw)); err == nil && id != "" {
+		sum := sha256.Sum256([]byte("profile machine " + id))
+		return hex.EncodeToString(sum[:8]), nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("tell this machine from others: %w", err)
+	}
+	sum := sha256.Sum256([]byte("profile host " + name))
+	return hex.EncodeToString(sum[:8]), nil
 }
 
 // sessionID sorts by time, and fits into the name of a policy.

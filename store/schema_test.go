@@ -88,6 +88,13 @@ func inSchema4() (rows []Evidence, s Session, generations []Generation) {
 	return rows, s, generations
 }
 
+// inSchema5 is what testdata/schema-5.db.gz was filled with.
+func inSchema5() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, generations = inSchema4()
+	s.Narrowed = []Narrowed{{Path: "/usr/bin/curl", From: s.Started, To: s.Ended}}
+	return rows, s, generations
+}
+
 func schemaOf(t *testing.T, name string) string {
 	t.Helper()
 	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
@@ -111,6 +118,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	rows2, session2, generations2 := inSchema2()
 	rows3, session3, generations3 := inSchema3()
 	rows4, session4, generations4 := inSchema4()
+	rows5, session5, generations5 := inSchema5()
 	for _, c := range []struct {
 		schema      int
 		rows        []Evidence
@@ -121,6 +129,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 		{2, rows2, session2, generations2},
 		{3, rows3, session3, generations3},
 		{4, rows4, session4, generations4},
+		{5, rows5, session5, generations5},
 	} {
 		for call, first := range map[string]func(*Store) error{
 			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },

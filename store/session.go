@@ -13,6 +13,9 @@ type Session struct {
 	Agent   string `msgpack:"agent" yaml:"agent,omitempty"` // "embedded", the agent's address, or Recording
 	Version string `msgpack:"version" yaml:"version,omitempty"`
 	BootID  string `msgpack:"boot,omitempty" yaml:"boot,omitempty"` // of the machine; "" in a recording or on another host
+	// Machine tells the machine from others, over its boots; "" as for BootID,
+	// or where it was learned by a profile that did not say.
+	Machine string `msgpack:"machine,omitempty" yaml:"machine,omitempty"`
 
 	Hook      string   `msgpack:"hook" yaml:"hook,omitempty"`           // the socket hook, as the agent names it
 	Families  []string `msgpack:"families" yaml:"families,omitempty"`   // watched
