@@ -161,6 +161,16 @@ func (h *history) tellSocket(pid uint32, stage string) {
 	h.kprobe(tetragon.CallSocketCreate, pid, data, number(2), number(1), number(0), number(0))
 }
 
+// tellHanded tells that the process used a socket that another has opened.
+func (h *history) tellHanded(pid uint32, stage string) {
+	var data []*api.KprobeArgument
+	if stage != "" {
+		data = append(data, label(tetragon.LabelListed, stage))
+	}
+	h.kprobe(tetragon.CallReceive, pid, data, &api.KprobeArgument{Arg: &api.KprobeArgument_SockArg{
+		SockArg: &api.KprobeSock{Family: "AF_INET6", Type: "SOCK_STREAM", Daddr: "2001:db8::1", Dport: 7}}})
+}
+
 func (h *history) exec(pid uint32, path string) {
 	h.tellExec(pid, path)
 	r := &ran{path: path, exec: h.now, live: 1, counted: h.m.open, window: h.m.window}
@@ -273,7 +283,7 @@ func (h *history) verdict(path string, t enforcer.Thresholds) string {
 }
 
 // actions of a history; one that is there twice happens more often.
-var actions = []string{"exec", "exec", "exec", "fork", "exit", "exit", "exit", "socket", "attempt",
+var actions = []string{"exec", "exec", "exec", "fork", "exit", "exit", "exit", "socket", "handed", "attempt", "handed attempt",
 	"canary", "canary", "canary", "canary", "time", "overdue", "loss", "restart"}
 
 func (h *history) act(t *rapid.T, action string) {
@@ -301,9 +311,14 @@ func (h *history) act(t *rapid.T, action string) {
 	case action == "attempt":
 		h.tellSocket(pid, store.StageEnforce)
 		h.m.attempts[r.path]++
+	case action == "handed attempt": // a listed process uses what it was given, which is neither
+		h.tellHanded(pid, store.StageMonitor)
 	case rapid.IntRange(0, 2).Draw(t, "seldom") > 0: // what decides most verdicts by itself
 	case action == "socket":
 		h.tellSocket(pid, "")
+		r.network = true
+	case action == "handed":
+		h.tellHanded(pid, "")
 		r.network = true
 	case action == "overdue":
 		h.overdue()
