@@ -53,13 +53,12 @@ func showStatus(c *cli.Context) (err error) {
 		return follow(c.Context, st, agent, form)
 	}
 	text, drift, err := statusText(c.Context, st, agent, form)
-	if err != nil {
-		return err
+	if text != "" {
+		if _, err := io.WriteString(os.Stdout, text); err != nil {
+			return err
+		}
 	}
-	if _, err := io.WriteString(os.Stdout, text); err != nil {
-		return err
-	}
-	return drift
+	return errors.Join(drift, err)
 }
 
 // follow prints the status, and then what changes of it. An agent that counts
@@ -128,22 +127,22 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	return st, agent, err
 }
 
-// statusText gives the status in a form, and an error if what is recorded as
-// in force is not.
+// statusText gives the status in a form, and as drift that what is recorded as
+// in force is not. An error beside a text says what could not be recorded.
 func statusText(ctx context.Context, st *store.Store, agent *tetragon.Agent, form string) (text string, drift, err error) {
 	s, err := enforcer.GetStatus(ctx, agent, st)
 	var drifted *enforcer.DriftError
 	if errors.As(err, &drifted) {
 		drift, err = err, nil
 	}
-	if err != nil {
+	if s == nil {
 		return "", nil, err
 	}
 	if form == "json" {
-		raw, err := json.Marshal(s)
-		return string(raw) + "\n", drift, err
+		raw, failed := json.Marshal(s)
+		return string(raw) + "\n", drift, errors.Join(err, failed)
 	}
-	return humanStatus(s, drift), drift, nil
+	return humanStatus(s, drift), drift, err
 }
 
 func humanStatus(s *enforcer.Status, drift error) string {
