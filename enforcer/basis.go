@@ -33,12 +33,17 @@ func (c *considered) basis(v Verdict, rows []store.Evidence) string {
 				awake += s.Awake
 			}
 		}
-		ran := count(v.Complete, "complete run")
+		// Of a large report this is the most of the text: it is put together once.
+		text := append(make([]byte, 0, 256), "opened no network socket in "...)
+		text = appendCount(text, v.Complete, "complete run")
 		if v.Complete < c.t.MinRuns {
-			ran += ", and one still going that was watched from its start for at least " + tellDuration(c.t.MinWatch)
+			text = append(text, ", and one still going that was watched from its start for at least "...)
+			text = appendDuration(text, c.t.MinWatch)
 		}
-		return "opened no network socket in " + ran + " under " + count(uint64(len(v.Entries)), "name") +
-			", in " + count(uint64(sessions), "session") + " that watched for " + tellDuration(awake) + " awake"
+		text = appendCount(append(text, " under "...), uint64(len(v.Entries)), "name")
+		text = appendCount(append(text, ", in "...), uint64(sessions), "session")
+		text = appendDuration(append(text, " that watched for "...), awake)
+		return string(append(text, " awake"...))
 	}
 	return ""
 }
@@ -112,27 +117,32 @@ func tellReach(u store.Use) string {
 }
 
 // count gives a number with its noun, "no" for none.
-func count(n uint64, noun string) string {
+func count(n uint64, noun string) string { return string(appendCount(nil, n, noun)) }
+
+func appendCount(text []byte, n uint64, noun string) []byte {
 	switch n {
 	case 0:
-		return "no " + noun
+		return append(append(text, "no "...), noun...)
 	case 1:
-		return "1 " + noun
+		return append(append(text, "1 "...), noun...)
 	}
-	return strconv.FormatUint(n, 10) + " " + noun + "s"
+	text = append(strconv.AppendUint(text, n, 10), ' ')
+	return append(append(text, noun...), 's')
 }
 
 func tellTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // tellDuration gives a duration as a person reads it: 3d4h, 2h5m, 40s.
-func tellDuration(d time.Duration) string {
+func tellDuration(d time.Duration) string { return string(appendDuration(nil, d)) }
+
+func appendDuration(text []byte, d time.Duration) []byte {
 	if d > 0 && d < time.Second {
-		return "less than 1s"
+		return append(text, "less than 1s"...)
 	}
 	d = d.Round(time.Second)
 	days, d := d/(24*time.Hour), d%(24*time.Hour)
 	hours, minutes, seconds := d/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second
-	text := make([]byte, 0, 16)
+	before := len(text)
 	add := func(n time.Duration, unit byte) {
 		if n > 0 {
 			text = append(strconv.AppendInt(text, int64(n), 10), unit)
@@ -146,8 +156,8 @@ func tellDuration(d time.Duration) string {
 	if days == 0 && hours == 0 {
 		add(seconds, 's')
 	}
-	if len(text) == 0 {
-		return "0s"
+	if len(text) == before {
+		return append(text, "0s"...)
 	}
-	return string(text)
+	return text
 }

@@ -136,16 +136,18 @@ func scan[T any](b *bbolt.Bucket, prefix []byte, decode func(key, value []byte, 
 	return func(yield func(T, error) bool) {
 		cursor := b.Cursor()
 		next := func() ([]byte, []byte) { return cursor.Seek(prefix) }
+		var row, zero T
+		end := false
+		read := func() error {
+			key, value := next()
+			if end = key == nil || !bytes.HasPrefix(key, prefix); end {
+				return nil
+			}
+			return decode(key, value, &row)
+		}
 		for {
-			var row T
-			end := false
-			err := guard(func() error {
-				key, value := next()
-				if end = key == nil || !bytes.HasPrefix(key, prefix); end {
-					return nil
-				}
-				return decode(key, value, &row)
-			})
+			row = zero
+			err := guard(read)
 			if end || !yield(row, err) || err != nil {
 				return
 			}
