@@ -55,3 +55,24 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(wire)), "ns/event")
 }
+
+// What is known of an executable is found again without memory for it.
+func TestFoldingAllocatesNothingForWhatIsKnown(t *testing.T) {
+	w := newWorld(t).open()
+	var events []*api.GetEventsResponse
+	w.tap = func(ev *api.GetEventsResponse) { events = append(events, ev) }
+	w.before(1, "/bin/sh")
+	for i := range uint32(20) {
+		w.fork(1, 100+i)
+		w.exec(100+i, "/usr/bin/tool", as{name: "/usr/bin/tool", args: "--some arguments of a program"})
+		w.socket(100+i, 2, 1, as{path: "/usr/bin/tool"})
+		w.exit(100 + i)
+	}
+	if n := testing.AllocsPerRun(20, func() {
+		for _, ev := range events {
+			w.f.Event(ev)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for %d events of an executable that is known", n, len(events))
+	}
+}

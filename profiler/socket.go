@@ -59,10 +59,11 @@ func (f *Fold) socket(k *api.ProcessKprobe, at int64) {
 // opener is the run that an event about a socket is of: that of the image which
 // the process has now, or of one that is not known, under the path that the
 // agent gives, else its name as executed.
-func (f *Fold) opener(k *api.ProcessKprobe, path string, at int64) *run {
+func (f *Fold) opener(k *api.ProcessKprobe, label []byte, at int64) *run {
 	if q := f.lookup(k.GetProcess(), at); q != nil {
 		return q.run
 	}
+	path, _, _ := strings.Cut(string(label), "\x00") // only here, since it allocates
 	if path == "" {
 		path = absolute(k.GetProcess().GetBinary(), k.GetProcess().GetCwd())
 	}
@@ -95,14 +96,14 @@ const maxSockets = 3 * 128
 
 // readSocket reads the arguments and labels of a socket event. It is not ok if
 // its family is not network.
-func (f *Fold) readSocket(k *api.ProcessKprobe, at int64) (u use, path string, ok bool) {
+func (f *Fold) readSocket(k *api.ProcessKprobe, at int64) (u use, path []byte, ok bool) {
 	u.at = at
 	if len(k.GetArgs()) < 2 {
-		return u, "", false
+		return u, nil, false
 	}
 	family := slices.Index(f.number, k.Args[0].GetIntArg())
 	if family < 0 {
-		return u, "", false
+		return u, nil, false
 	}
 	f.families |= 1 << family
 	u.typ = socketType(family)*typeCount + socketType(k.Args[1].GetIntArg()&(typeCount-1))
@@ -116,7 +117,7 @@ func (f *Fold) readSocket(k *api.ProcessKprobe, at int64) (u use, path string, o
 // readLabels gives what the sensor says of an event about a socket: the stage
 // of the generation that lists the process, "" if none does, and the path of
 // its executable.
-func readLabels(k *api.ProcessKprobe) (stage, path string) {
+func readLabels(k *api.ProcessKprobe) (stage string, path []byte) {
 	for _, d := range k.GetData() {
 		switch d.GetLabel() {
 		case tetragon.LabelListed:
@@ -125,7 +126,7 @@ func readLabels(k *api.ProcessKprobe) (stage, path string) {
 				stage = store.StageMonitor
 			}
 		case tetragon.LabelPath:
-			path, _, _ = strings.Cut(string(d.GetBytesArg()), "\x00")
+			path = d.GetBytesArg()
 		}
 	}
 	return stage, path

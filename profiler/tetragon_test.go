@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"profile/enforcer"
 	"profile/internal/agenttest"
 	"profile/internal/cgroup"
 	"profile/internal/tetragon"
@@ -389,5 +390,36 @@ func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	row := readRows(t, s)[own]
 	if len(row.Files) != 1 || row.Files[0].Seen != 5 || row.Files[0].Complete != 5 {
 		t.Errorf("%+v, want five complete runs; gaps %s", row, gapsOf(t, session))
+	}
+}
+
+func TestARefusedExecHookLeavesNamesUnresolved(t *testing.T) {
+	rows, session, fake := learnFrom(t, agenttest.Options{Version: "v1.7.0", Refuse: func(p *tetragon.Policy) error {
+		for _, k := range p.Spec.KProbes {
+			if k.Call == tetragon.CallExec {
+				return errors.New("no such hook")
+			}
+		}
+		return nil
+	}}, func(n *node) {
+		n.runs(100, "/usr/bin/net", true)
+		n.runs(101, "/usr/bin/quiet", false)
+		n.runs(102, "/usr/bin/net", true)
+		time.Sleep(idle)
+	})
+	row, ok := rows[store.Unresolved+"/usr/bin/quiet"]
+	if !ok || len(rows) != 2 {
+		t.Fatalf("%d rows, want those of two names that are not resolved", len(rows))
+	}
+	v := judged(t, session, row)
+	if v.Kind != enforcer.Unproven || !strings.Contains(strings.Join(v.Reasons, " "), "name not resolved") {
+		t.Errorf("quiet: %+v, want unproven, since its name is not resolved", v)
+	}
+	if got := judged(t, session, rows[store.Unresolved+"/usr/bin/net"]); got.Kind != enforcer.Network {
+		t.Errorf("net: %+v, want network", got)
+	}
+	last := fake.Added()[len(fake.Added())-1]
+	if !strings.HasSuffix(last.Metadata.Name, tetragon.SocketsSuffix) {
+		t.Errorf("policy %s was loaded last, want that for sockets", last.Metadata.Name)
 	}
 }

@@ -40,6 +40,7 @@ var sections = []struct {
 }{
 	{"fold", measureFold},
 	{"memory", measureMemory},
+	{"wire", measureWire},
 	{"loss", measureLoss},
 	{"hooks", measureHooks},
 	{"runs", measureRuns},
