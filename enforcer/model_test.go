@@ -3,6 +3,7 @@ package enforcer_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -332,19 +333,24 @@ func (h *history) act(t *rapid.T, action string) {
 
 var modelPaths = []string{"/bin/a", "/bin/b", "/bin/c"}
 
+// A thousand histories and more: some rules decide few of them.
 func TestVerdictsAreThoseOfTheRulesOverRandomHistories(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		h := newHistory()
-		for range rapid.IntRange(0, 100).Draw(t, "actions") {
-			h.act(t, rapid.SampledFrom(actions).Draw(t, "action"))
-		}
-		h.end()
-		thresholds := enforcer.Thresholds{MinRuns: rapid.Uint64Range(1, 4).Draw(t, "min runs"),
-			MinWatch: time.Duration(rapid.IntRange(1, 3).Draw(t, "min watch")) * 25 * time.Minute, AcceptGaps: rapid.Bool().Draw(t, "accept gaps")}
-		for _, path := range modelPaths {
-			h.compare(t, path, thresholds)
-		}
-	})
+	for i := range 15 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) { rapid.Check(t, compareHistory) })
+	}
+}
+
+func compareHistory(t *rapid.T) {
+	h := newHistory()
+	for range rapid.IntRange(0, 100).Draw(t, "actions") {
+		h.act(t, rapid.SampledFrom(actions).Draw(t, "action"))
+	}
+	h.end()
+	thresholds := enforcer.Thresholds{MinRuns: rapid.Uint64Range(1, 4).Draw(t, "min runs"),
+		MinWatch: time.Duration(rapid.IntRange(1, 3).Draw(t, "min watch")) * 25 * time.Minute, AcceptGaps: rapid.Bool().Draw(t, "accept gaps")}
+	for _, path := range modelPaths {
+		h.compare(t, path, thresholds)
+	}
 }
 
 func (h *history) compare(t *rapid.T, path string, thresholds enforcer.Thresholds) {
