@@ -74,13 +74,17 @@ func TestAFileThatIsReplacedIsAskedForAgain(t *testing.T) {
 		t.Error("it is proven, and has opened no socket")
 	}
 	w.socket(10, 2, 1)
-	if !proven() || !proven() {
-		t.Error("it is not proven, and has opened a socket")
+	for range 2 { // the second time it is known
+		if !proven() {
+			t.Error("it is not proven, and has opened a socket")
+		}
 	}
 	write("another")
 	w.pass(time.Second)
-	if proven() || proven() {
-		t.Error("it is proven by what the file before did")
+	for range 2 {
+		if proven() {
+			t.Error("it is proven by what the file before did")
+		}
 	}
 	w.socket(10, 2, 1)
 	if !proven() {
