@@ -46,7 +46,7 @@ func (s PolicySpec) Policies() ([]*tetragon.Policy, error) {
 }
 
 // inParts writes n policies of about as many paths each, and says how many
-// bytes the largest has.
+// bytes the largest has of those that could be larger than the limit.
 func (s PolicySpec) inParts(n int) (all []*tetragon.Policy, largest int, err error) {
 	for i := range n {
 		paths := s.Paths[i*len(s.Paths)/n : (i+1)*len(s.Paths)/n]
@@ -61,13 +61,27 @@ func (s PolicySpec) inParts(n int) (all []*tetragon.Policy, largest int, err err
 		if err != nil {
 			return nil, 0, err
 		}
+		all = append(all, p)
+		if atMost(paths) <= s.Limit {
+			continue // to write it only to measure it would take as long again
+		}
 		text, err := p.Marshal()
 		if err != nil {
 			return nil, 0, err
 		}
-		all, largest = append(all, p), max(largest, len(text))
+		largest = max(largest, len(text))
 	}
 	return all, largest, nil
+}
+
+// atMost is more bytes than the YAML of a policy of the paths can have: each
+// byte escaped, each path on a line of its own, and the rest of the policy.
+func atMost(paths []string) int {
+	n := 16 << 10
+	for _, file := range paths {
+		n += 4*len(file) + 64
+	}
+	return n
 }
 
 // Policy writes one enforcing policy: it kills, or in the monitor stage counts,
