@@ -46,8 +46,8 @@ func (l *learner) setListed(all []listing) {
 // lookUpListed takes over what the database says is in force. It is the main
 // goroutine's.
 func (l *learner) lookUpListed(ctx context.Context) {
-	if l.Agent.IsSensor() {
-		return // which says so of each socket
+	if l.told {
+		return
 	}
 	listed, err := l.readListed(ctx)
 	if err != nil {
@@ -92,7 +92,7 @@ func (l *learner) readListed(ctx context.Context) ([]listing, error) {
 // findForgotten asks the agent which generations it has forgotten, as one does
 // that was restarted: they act on nobody.
 func (l *learner) findForgotten(ctx context.Context) error {
-	if l.Agent.IsSensor() {
+	if l.told {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)

@@ -35,6 +35,16 @@ func (m *meters) take(policy string, at int64, now time.Time) {
 	one.take(at)
 }
 
+// based reports whether it is known of each what it began with.
+func (m *meters) based() bool {
+	for _, one := range m.of {
+		if !one.based {
+			return false
+		}
+	}
+	return true
+}
+
 // restart begins anew with what can have been missed.
 func (m *meters) restart(now time.Time) {
 	for name := range m.of {

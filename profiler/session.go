@@ -24,6 +24,7 @@ import (
 type learner struct {
 	Options
 	bird *canary.Canary // nil for an agent of another host
+	told bool           // the agent says of each socket whether it is an attempt, as the sensor does
 	back chan struct{}  // a canary came back
 
 	first      chan struct{} // closed when learning has begun
@@ -61,7 +62,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	}
 	now := time.Now().UTC()
 	l := &learner{
-		Options: o, bird: bird, back: make(chan struct{}, 1), first: make(chan struct{}),
+		Options: o, bird: bird, told: o.Agent.IsSensor(), back: make(chan struct{}, 1), first: make(chan struct{}),
 		session: store.Session{
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
 			BootID: boot, Machine: machine,

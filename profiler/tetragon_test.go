@@ -393,6 +393,35 @@ func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	}
 }
 
+// What is lost as soon as the window is open is not taken for what the counter
+// held before.
+func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
+	needKernel(t)
+	t.Parallel() // it waits as long as a Tetragon may hold an event back
+	var fake *agenttest.Agent
+	var once sync.Once
+	fake = agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true, Send: func(ev *api.GetEventsResponse) []*api.GetEventsResponse {
+		if strings.Contains(ev.GetProcessExit().GetProcess().GetBinary(), "profile-canary") {
+			once.Do(func() { fake.Lose(7) })
+		}
+		return []*api.GetEventsResponse{ev}
+	}})
+	group, err := cgroup.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, fake.Local(t), newStore(t), group)
+	o.Only = []string{"/nowhere"}
+	session := start(t, o).end(t)
+	var lost uint64
+	for _, g := range session.Gaps {
+		lost += g.Count
+	}
+	if lost != 7 {
+		t.Errorf("gaps %s, want 7 lost", gapsOf(t, session))
+	}
+}
+
 func TestARefusedExecHookLeavesNamesUnresolved(t *testing.T) {
 	rows, session, fake := learnFrom(t, agenttest.Options{Version: "v1.7.0", Refuse: func(p *tetragon.Policy) error {
 		for _, k := range p.Spec.KProbes {

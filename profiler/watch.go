@@ -128,9 +128,15 @@ func (l *learner) askAgain(ctx context.Context) error {
 func (l *learner) attend(ctx context.Context) error {
 	defer l.awaitNext()
 	if l.bird != nil {
+		// What the counters hold is known before the window opens: what is lost
+		// from then on shows.
+		if err := l.countFrom(ctx); err != nil {
+			return err
+		}
 		if err := l.open(ctx, l.events); err != nil {
 			return err
 		}
+		l.tellUncounted()
 	}
 	if !l.everOpened {
 		l.everOpened = true
@@ -145,6 +151,25 @@ func (l *learner) attend(ctx context.Context) error {
 		return l.beat(ctx)
 	}
 	return l.poll(ctx)
+}
+
+// countFrom reads the counters for the first time. On a busy node that may not
+// be to the number.
+func (l *learner) countFrom(ctx context.Context) error {
+	if !l.counts() {
+		return nil
+	}
+	return l.verify(ctx)
+}
+
+// tellUncounted tells the gap between the opening of the window and the first
+// exact reading, if that is yet to come.
+func (l *learner) tellUncounted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, open := l.fold.Opened(); open && l.counts() && !l.meters.based() {
+		l.fold.Lost(at, time.Now(), "what was lost before the counters could be read exactly is not known", 0)
+	}
 }
 
 // poll asks after losses where there are no canaries.
