@@ -102,7 +102,11 @@ func (f *Fold) settleUnread(at int64) {
 // uncounted says in plain words what this session cannot count, "" if it
 // counts all.
 func (f *Fold) uncounted() string {
-	forks := f.cfg.Forks || f.cfg.Policy == "" && f.forkHook
+	forks := f.cfg.Forks
+	if f.cfg.Canary == "" {
+		// No canary has shown that its hook works: an event of it must.
+		forks = f.forkHook && (forks || f.cfg.Policy == "")
+	}
 	switch {
 	case !f.cfg.Losses && !forks:
 		return "losses and forks cannot be counted"

@@ -30,12 +30,17 @@ func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.S
 // host the window opens only once something was told.
 func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
 	t.Helper()
-	fake := agenttest.Start(t, agenttest.Options{Version: version, Refuse: func(p *tetragon.Policy) error {
+	return replayInto(t, agenttest.Options{Version: version, Refuse: func(p *tetragon.Policy) error {
 		if hasCall(p, tetragon.CallFork) || len(p.Spec.TracePoints) > 0 {
 			return errors.New("no forks")
 		}
 		return nil
-	}})
+	}}, connect, do)
+}
+
+func replayInto(t *testing.T, o agenttest.Options, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+	t.Helper()
+	fake := agenttest.Start(t, o)
 	agent := connect(fake, t)
 	root, err := cgroup.Root()
 	if err != nil {
@@ -66,7 +71,7 @@ func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, tes
 		done <- result{session, err}
 	}()
 	if agent.OnThisHost() {
-		for len(fake.Loaded()) == 0 {
+		for len(fake.Loaded()) < 2 { // for execs, and for sockets
 			time.Sleep(10 * time.Millisecond)
 		}
 		do(fake)
@@ -114,6 +119,21 @@ func publish(t *testing.T, fake *agenttest.Agent, events []*api.GetEventsRespons
 		t.Fatal("no audit policy is loaded")
 	}
 	time.Sleep(200 * time.Millisecond)
+}
+
+// A hook that was taken, and of which nothing came, counts no forks.
+func TestARecordingWithoutForksDoesNotCountThem(t *testing.T) {
+	t.Parallel()
+	s, session := replayInto(t, agenttest.Options{Version: "v1.7.0"}, (*agenttest.Agent).Remote,
+		func(fake *agenttest.Agent) { publish(t, fake, decode(t, "workstation.jsonl")) })
+	if len(session.Gaps) != 1 || session.Gaps[0].Cause != "forks cannot be counted" {
+		t.Errorf("gaps %+v, want the one that forks cannot be counted", session.Gaps)
+	}
+	for path, row := range verdicts(t, s, false) {
+		if row.Verdict == enforcer.Quiet {
+			t.Errorf("%q is quiet", path)
+		}
+	}
 }
 
 func TestRecordingsThroughTheAPIAreAsByFrom(t *testing.T) {

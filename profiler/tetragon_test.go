@@ -78,6 +78,18 @@ func (n *node) runs(pid uint32, path string, socket bool) {
 	}
 }
 
+// forks posts the fork of a process that ran before, as any node does sooner or
+// later: it shows that forks are told.
+func (n *node) forks(pid, child uint32) {
+	n.t.Helper()
+	shell := n.process(pid, "/usr/bin/bash", "execve")
+	// By the kprobe, or by the tracepoint that an older one has in its place.
+	n.agent.Publish(kprobe(tetragon.CallFork, shell, intArg(int32(child)), intArg(int32(child))),
+		stamped(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessTracepoint{ProcessTracepoint: &api.ProcessTracepoint{
+			Process: shell, Subsys: tetragon.SubsystemSched, Event: tetragon.EventFork,
+			Args: []*api.KprobeArgument{intArg(int32(pid)), intArg(int32(child))}}}}))
+}
+
 // learnFrom learns from an agent of another host while do goes on.
 func learnFrom(t *testing.T, o agenttest.Options, do func(*node), change ...func(*profiler.Options)) (map[string]store.Evidence, *store.Session, *agenttest.Agent) {
 	t.Helper()
@@ -91,7 +103,9 @@ func learnFrom(t *testing.T, o agenttest.Options, do func(*node), change ...func
 		c(&opts)
 	}
 	l := start(t, opts)
-	do(&node{t: t, agent: fake})
+	n := &node{t: t, agent: fake}
+	n.forks(7, 8)
+	do(n)
 	session := l.end(t)
 	if left := fake.Loaded(); len(left) != 0 {
 		t.Errorf("policies %q are left", left)

@@ -167,6 +167,9 @@ func (l *learner) countFrom(ctx context.Context) error {
 func (l *learner) tellUncounted() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.bird == nil {
+		return // it turned out to be of another host, and its window may not be open yet
+	}
 	if at, open := l.fold.Opened(); open && l.counts() && !l.meters.based() {
 		l.fold.Lost(at, time.Now(), "what was lost before the counters could be read exactly is not known", 0)
 	}
@@ -295,8 +298,8 @@ func (l *learner) askMetrics(ctx context.Context) error {
 // askPosted reads the counter of each policy. It is ok if all that was posted
 // before it was asked has come, or is told as lost.
 func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err error) {
-	remote := l.bird == nil
 	l.mu.Lock()
+	remote := l.bird == nil || !l.origin.known // its clock may be another
 	open := map[string]*reading{}
 	now := time.Now()
 	from, _ := l.meters.clock(now, remote)
