@@ -17,6 +17,7 @@ import (
 	"profile/enforcer"
 	"profile/internal/agenttest"
 	"profile/internal/cgroup"
+	"profile/internal/cgroup/cgrouptest"
 	"profile/internal/tetragon"
 	"profile/store"
 )
@@ -49,23 +50,7 @@ func realSite(t *testing.T, o agenttest.Options) *site {
 	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
 		t.Skip("needs root: it enforces in a cgroup of its own")
 	}
-	root, err := cgroup.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(root.Dir, "profile-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	group, err := cgroup.Find(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	group := cgrouptest.Make(t)
 	o.Version, o.Real, o.Group = "v1.7.0", true, group.Path
 	s := &site{fake: agenttest.Start(t, o), store: newStore(t), group: group}
 	s.group.Path = "/"

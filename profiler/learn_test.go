@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"profile/internal/cgroup/cgrouptest"
 	"profile/internal/tetragon"
 	"profile/profiler"
 	"profile/store"
@@ -20,7 +21,7 @@ func TestLearnOnThisKernel(t *testing.T) {
 	needKernel(t)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("session", func(t *testing.T) {
-		agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+		agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 		l := start(t, options(t, agent, s, group))
 		for range 20 {
 			runIn(t, group, "/bin/true")
@@ -77,7 +78,7 @@ func TestLearnOnThisKernel(t *testing.T) {
 
 func TestLearnIsRefusedWhileAnotherLearns(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	l := start(t, options(t, agent, s, group))
 	_, err := profiler.Learn(t.Context(), options(t, agent, s, group))
 	var held *store.HeldError
@@ -92,7 +93,7 @@ func TestLearnIsRefusedWhileAnotherLearns(t *testing.T) {
 
 func TestLearnEndsWhatWasKilled(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	dead := store.Session{ID: "20260102t030405z-abcdef", Started: at, Windows: []store.Window{{From: at.Add(time.Second), To: at.Add(time.Minute)}}}
 	unopened := store.Session{ID: "20260102t030406z-abcdef", Started: at}
@@ -130,7 +131,7 @@ func TestLearnEndsWhatWasKilled(t *testing.T) {
 
 func TestLearnLeavesAloneWhatIsNotItsDatabases(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	other := profiler.AuditPolicy("20260102t030405z-abcdef", agent, group)
 	if err := agent.Add(t.Context(), other); err != nil {
 		t.Fatal(err)
@@ -152,7 +153,7 @@ func TestLearnLeavesAloneWhatIsNotItsDatabases(t *testing.T) {
 
 func TestLearnRefusesBeforeAnythingIsRecorded(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	o := options(t, agent, s, group)
 	o.Only = []string{"/usr/[bin"}
 	if _, err := profiler.Learn(t.Context(), o); err == nil || !strings.Contains(err.Error(), "not a pattern") {
@@ -169,7 +170,7 @@ func TestLearnRefusesBeforeAnythingIsRecorded(t *testing.T) {
 
 func TestLearnKeepsWhatCouldNotBeStored(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	l := start(t, options(t, agent, s, group))
 	if err := os.Rename(s.Path(), s.Path()+".away"); err != nil {
 		t.Fatal(err)
@@ -196,7 +197,7 @@ func TestLearnKeepsWhatCouldNotBeStored(t *testing.T) {
 
 func TestLearnFailsIfItsLastFlushDoes(t *testing.T) {
 	needKernel(t)
-	agent, s, group := startSensor(t), newStore(t), makeGroup(t)
+	agent, s, group := startSensor(t), newStore(t), cgrouptest.Make(t)
 	l := start(t, options(t, agent, s, group))
 	if err := os.Remove(s.Path()); err != nil {
 		t.Fatal(err)
@@ -213,7 +214,7 @@ func TestLearnFailsIfItsLastFlushDoes(t *testing.T) {
 
 func TestLearnRecordsASessionWhoseAgentWentAway(t *testing.T) {
 	needKernel(t)
-	s, group := newStore(t), makeGroup(t)
+	s, group := newStore(t), cgrouptest.Make(t)
 	agent := startSensor(t)
 	l := start(t, options(t, agent, s, group))
 	runIn(t, group, "/bin/true")

@@ -89,29 +89,7 @@ func TestFromARecordNothingIsQuietButByAcceptedGaps(t *testing.T) {
 				slices.Contains(session.Families, "vsock") || !slices.Contains(session.Unwatched, "vsock") {
 				t.Errorf("session %+v, want a recording's that watched what it saw", session)
 			}
-			want := readTruth(t, strings.Split(name, ".jsonl")[0]+".truth.json")
-			strict, lenient := verdicts(t, s, false), verdicts(t, s, true)
-			for path, row := range strict {
-				if row.Verdict == enforcer.Quiet {
-					t.Errorf("%q is quiet, and neither losses nor forks are counted", path)
-				}
-			}
-			for path := range want.Network {
-				if strict[path].Verdict != enforcer.Network || lenient[path].Verdict != enforcer.Network {
-					t.Errorf("%q is %q, and by accepted gaps %q; want network", path, strict[path].Verdict, lenient[path].Verdict)
-				}
-			}
-			for _, path := range want.Quiet {
-				if lenient[path].Verdict != enforcer.Quiet {
-					t.Errorf("%q is %q (%q), want quiet by accepted gaps", path, lenient[path].Verdict, lenient[path].Reasons)
-				}
-			}
-			for path := range want.Unproven {
-				// Without a fork hook dquiet may seem complete.
-				if got := lenient[path].Verdict; got != enforcer.Unproven && path != "/tmp/x/dquiet" {
-					t.Errorf("%q is %q, want unproven", path, got)
-				}
-			}
+			readTruth(t, strings.Split(name, ".jsonl")[0]+".truth.json").check(t, verdicts(t, s, false), verdicts(t, s, true))
 		})
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"profile/internal/tetragon"
 )
 
-// PolicyName names the audit policy of a session.
+// PolicyName names the audit policy of a session; where it has several, their
+// names begin with it.
 func PolicyName(session string) string { return tetragon.LearnPrefix + session }
 
 // AuditPolicy asks the embedded sensor for what one session learns from: each

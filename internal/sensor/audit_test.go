@@ -15,12 +15,13 @@ import (
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
 
+	"profile/internal/cgroup/cgrouptest"
 	"profile/internal/tetragon"
 )
 
 func TestAuditTellsExecForkSocketAndExit(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-audit", Node: "node"})
 	upTo := collect(t, a)
 	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
@@ -96,7 +97,7 @@ func exited(name string) func(*tapi.GetEventsResponse) bool {
 
 func TestAuditTellsWhatRanBeforeAndItsSockets(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	// This test itself joins no cgroup: a listener that lives in it does.
 	ready := filepath.Join(t.TempDir(), "ready")
 	cmd := startIn(t, g, "/usr/bin/python3", "-c", `import socket,sys,time
@@ -125,7 +126,7 @@ open(sys.argv[1],"w").close(); sys.stdin.read()`, ready)
 
 func TestAuditLabelsTheSocketsOfTheListed(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	cfg := Config{Name: "sensor-test-listed", Node: "node"}
 	a, other := serve(t, cfg), serve(t, cfg)
 	upTo := collect(t, a)
@@ -165,7 +166,7 @@ for _ in sys.stdin:
 
 func TestAuditTellsWhatTheRingLost(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-loss", Node: "node", RingBytes: uint32(os.Getpagesize())})
 	upTo := collect(t, a)
 	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
@@ -191,7 +192,7 @@ func TestAuditTellsWhatTheRingLost(t *testing.T) {
 
 func TestAuditTellsWhatCameIntoTheCgroupWithoutAnExec(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-came", Node: "node"})
 	upTo := collect(t, a)
 	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
@@ -224,7 +225,7 @@ func TestAuditTellsWhatCameIntoTheCgroupWithoutAnExec(t *testing.T) {
 
 func TestAuditTellsWhatLeftTheCgroup(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-left", Node: "node"})
 	upTo := collect(t, a)
 	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
@@ -252,7 +253,7 @@ func TestAuditTellsWhatLeftTheCgroup(t *testing.T) {
 // Two learners at one agent: each gets its own events, once.
 func TestAuditEventsAreForWhoeverAskedForThem(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	path := filepath.Join(t.TempDir(), "agent.sock")
 	lis, err := Listen(path, "", quiet)
 	if err != nil {
@@ -311,7 +312,7 @@ func TestAuditEventsAreForWhoeverAskedForThem(t *testing.T) {
 
 func TestAuditTellsWhatSocketsAreUsedFor(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-use", Node: "node"})
 	upTo := collect(t, a)
 	p := auditPolicy("profile-learn-test", g)
@@ -361,7 +362,7 @@ socket.socket().bind(("0.0.0.0", 0))`)
 
 func TestAuditPolicyIsOneAndGoesWithTheSensor(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-one", Node: "node"})
 	if err := a.Add(t.Context(), auditPolicy("profile-learn-one", g)); err != nil {
 		t.Fatal(err)

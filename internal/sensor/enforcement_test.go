@@ -13,12 +13,13 @@ import (
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
 
+	"profile/internal/cgroup/cgrouptest"
 	"profile/internal/tetragon"
 )
 
 func TestEnforcementKillsTheListedAlone(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-enforce", Node: "node"})
 	name := "profile-enforce-test"
 	if err := a.Add(t.Context(), enforcingPolicy(name, "enforce", g, "/usr/bin/curl")); err != nil {
@@ -83,7 +84,7 @@ const openSocket = "import socket; socket.socket()"
 
 func TestMonitorCountsAndKillsNothingUntilConfigured(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-monitor", Node: "node"})
 	py, name := python(t), "profile-enforce-test"
 	load(t, a, enforcingPolicy(name, "monitor", g, py))
@@ -107,7 +108,7 @@ func TestMonitorCountsAndKillsNothingUntilConfigured(t *testing.T) {
 
 func TestEnforcementReachesForksThreadsAndWhatRanBefore(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	py := python(t)
 	before := startIn(t, g, py, "-c", `import socket,sys
 print("up", flush=True); sys.stdin.readline(); socket.socket(); print("alive", flush=True)`)
@@ -143,7 +144,7 @@ print("up", flush=True); sys.stdin.readline(); socket.socket(); print("alive", f
 // The name at exec counts: FACTS 47.
 func TestEnforcementGoesByTheNameAtExec(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	dir := t.TempDir()
 	listed, other := filepath.Join(dir, "listed"), filepath.Join(dir, "other")
 	copyFile(t, "/usr/bin/nc.openbsd", listed)
@@ -176,7 +177,7 @@ func TestDetachedBehindItsBackIsListedAsAnError(t *testing.T) {
 		t.Logf("only links to cgroups can be detached, and this kernel's hook is %s: %v", h.name, err)
 		return
 	}
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	cfg := Config{Name: "sensor-test-detached", Node: "node"}
 	a := serve(t, cfg)
 	name := "profile-enforce-test"
@@ -197,7 +198,7 @@ func TestDetachedBehindItsBackIsListedAsAnError(t *testing.T) {
 // What a crash left half pinned is listed, and can be deleted by that name.
 func TestHalfPinnedPolicyCanBeDeleted(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	cfg := Config{Name: "sensor-test-half", Node: "node"}
 	a := serve(t, cfg)
 	load(t, a, enforcingPolicy("profile-enforce-test", "enforce", g, "/nowhere"))
@@ -220,7 +221,7 @@ func TestHalfPinnedPolicyCanBeDeleted(t *testing.T) {
 // for evidence again. What a killed loader left takes up its place and no more.
 func TestRemovedBehindItsBackIsForgotten(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	cfg := Config{Name: "sensor-test-removed", Node: "node"}
 	a := serve(t, cfg)
 	if err := a.Add(t.Context(), enforcingPolicy("profile-enforce-test", "enforce", g, python(t))); err != nil {
@@ -265,7 +266,7 @@ func TestRemovedBehindItsBackIsForgotten(t *testing.T) {
 
 func TestEnforcementComparesInFourWays(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	dir := t.TempDir()
 	inside, outside := filepath.Join(dir, "in", "nc"), filepath.Join(dir, "out", "nc")
 	for _, path := range []string{inside, outside} {
@@ -314,7 +315,7 @@ func TestEnforcementReachesPacketSockets(t *testing.T) {
 	if !slices.Contains(h.families, unix.AF_PACKET) {
 		t.Fatalf("hook %s sees no packet sockets", h.name)
 	}
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-packet", Node: "node"})
 	py, name := python(t), "profile-enforce-test"
 	p := enforcingPolicy(name, "enforce", g, py)
@@ -336,7 +337,7 @@ func TestEnforcementReachesPacketSockets(t *testing.T) {
 
 func TestVsockIsWatchedWhereItIsAskedFor(t *testing.T) {
 	needKernel(t)
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-vsock", Node: "node"})
 	py := python(t)
 	p := enforcingPolicy("profile-enforce-test", "enforce", g, py)
@@ -370,7 +371,7 @@ func TestEnforcementRefusesWhereItCannotKill(t *testing.T) {
 		t.Logf("a cgroup program cannot be tried on this kernel: %v", err)
 		return
 	}
-	g := confine(t)
+	g := cgrouptest.Make(t)
 	a := serve(t, Config{Name: "sensor-test-deny", Node: "node", probe: func() (hooks, error) { return cgroupHooks(false, false, true), nil }})
 	py, name := python(t), "profile-enforce-test"
 	load(t, a, enforcingPolicy(name, "enforce", g, py))

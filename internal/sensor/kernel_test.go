@@ -25,29 +25,6 @@ func needKernel(t *testing.T) {
 	}
 }
 
-// confine makes a cgroup for one test, and removes it with it.
-func confine(t *testing.T) cgroup.Group {
-	t.Helper()
-	root, err := cgroup.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(root.Dir, "profile-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Errorf("remove the test's cgroup: %v", err)
-		}
-	})
-	g, err := cgroup.Find(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
-}
-
 // serve runs a sensor in process and connects to it as any client does.
 func serve(t *testing.T, cfg Config) *tetragon.Agent {
 	t.Helper()
