@@ -30,7 +30,8 @@ const (
 	maxEarly = 200_000
 )
 
-// settle says that the agent is of this host.
+// settle says that the agent is of this host, or that it can no longer be found
+// out whether it is.
 func (o *origin) settle() { o.known, o.early = true, nil }
 
 // take notes an event.

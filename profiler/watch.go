@@ -130,7 +130,7 @@ func (l *learner) attend(ctx context.Context) error {
 	if l.bird != nil {
 		// What the counters hold is known before the window opens: what is lost
 		// from then on shows.
-		if err := l.countFrom(ctx); err != nil {
+		if err := l.count(ctx); err != nil {
 			return err
 		}
 		if err := l.open(ctx, l.events); err != nil {
@@ -142,10 +142,8 @@ func (l *learner) attend(ctx context.Context) error {
 		l.everOpened = true
 		close(l.first)
 	}
-	if l.counts() {
-		if err := l.verify(ctx); err != nil {
-			return err
-		}
+	if err := l.count(ctx); err != nil {
+		return err
 	}
 	if l.bird != nil {
 		return l.beat(ctx)
@@ -153,9 +151,9 @@ func (l *learner) attend(ctx context.Context) error {
 	return l.poll(ctx)
 }
 
-// countFrom reads the counters for the first time. On a busy node that may not
-// be to the number.
-func (l *learner) countFrom(ctx context.Context) error {
+// count verifies what has come, if that can be counted. On a busy node that may
+// not be to the number.
+func (l *learner) count(ctx context.Context) error {
 	if !l.counts() {
 		return nil
 	}
