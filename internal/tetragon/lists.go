@@ -138,20 +138,29 @@ func parseWithoutLists(text []byte) (*Policy, bool) {
 		for j := range p.Spec.KProbes[i].Selectors {
 			match := p.Spec.KProbes[i].Selectors[j].MatchBinaries
 			for n := range match {
-				var values []string
-				for _, value := range match[n].Values {
-					if list, ok := lists[value]; ok {
-						values = append(values, list...)
-						used++
-					} else {
-						values = append(values, value)
-					}
+				values, stood := putBack(match[n].Values, lists)
+				if stood > 0 { // else it stays as it was read, empty or not there
+					match[n].Values = values
 				}
-				match[n].Values = values
+				used += stood
 			}
 		}
 	}
 	return p, used == len(lists)
+}
+
+// putBack puts the lists in the place of the values that stand for them, and
+// counts those.
+func putBack(read []string, lists map[string][]string) (values []string, stood int) {
+	for _, value := range read {
+		if list, ok := lists[value]; ok {
+			values = append(values, list...)
+			stood++
+		} else {
+			values = append(values, value)
+		}
+	}
+	return values, stood
 }
 
 // cutLists puts one line in the place of each run of lines that could be entries
