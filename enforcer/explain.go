@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -137,12 +136,12 @@ func (x *explainer) what(ctx context.Context, path string, keys [][]store.Eviden
 		return told, err
 	}
 	told.Lines = append(told.Lines, members...)
-	p, err := owner.Of(ctx, "/", path)
+	owners, err := owner.Of(ctx, "/", path)
 	switch {
 	case err != nil:
 		say("which package owns it cannot be told: %v", err)
-	case p.Name != "":
-		say("it belongs to the package %s", strings.TrimSpace(p.Name+" "+p.Version))
+	case len(owners) > 0:
+		say("it belongs to %s", tellOwners(owners))
 	case now.Known():
 		say("no package that is known here owns it")
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"profile/internal/ability"
+	"profile/internal/owner"
 )
 
 // tellAbility tells what the file there now could do.
@@ -55,4 +56,15 @@ func (x *explainer) members(path string) ([]string, error) {
 		told = append(told, fmt.Sprintf("  another is %s: %s", text, v.Kind))
 	}
 	return told, nil
+}
+
+func tellOwners(owners []owner.Package) string {
+	var told []string
+	for _, p := range owners {
+		told = append(told, strings.TrimSpace(p.Name+" "+p.Version))
+	}
+	if len(told) == 1 {
+		return "the package " + told[0]
+	}
+	return "the packages " + strings.Join(told, " and ")
 }
