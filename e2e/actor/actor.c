@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +100,21 @@ static void enter(const char *group)
 	f = fopen(path, "w");
 	if (!f || fputs("0", f) < 0 || fclose(f))
 		fail(path);
+}
+
+/* as fork, but the child is in a cgroup from its beginning, and not moved there */
+static pid_t fork_into(const char *group)
+{
+	int fd = open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = fd};
+	pid_t pid;
+
+	if (fd < 0)
+		fail(group);
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		fail("clone3");
+	return pid;
 }
 
 /* executes a file that has been deleted, with the rest for its arguments */
@@ -192,6 +209,14 @@ static int perform(char **argv)
 
 			if (pid < 0)
 				fail("fork");
+			if (pid) {
+				await(pid);
+				return 0;
+			}
+		} else if (!strcmp(op, "clone")) { /* the same, with the child in a cgroup */
+			pid_t pid = fork_into(arg);
+
+			argv++;
 			if (pid) {
 				await(pid);
 				return 0;

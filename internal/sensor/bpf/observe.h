@@ -192,15 +192,38 @@ static __always_inline void tell_task(struct task_struct *task)
 	count(KIND_TASK, !bpf_ringbuf_output(&events, &b->data[from], len, wake(len)));
 }
 
-/* A child put into the cgroup from outside is told when it does something. */
+/* What a process that has left does outside is not seen. */
+static __always_inline void tell_left(struct task_struct *task)
+{
+	struct event e = {};
+
+	fill(&e, task, KIND_LEFT);
+	post(&e);
+}
+
+/*
+ * A child may be made in another cgroup than its parent's (CLONE_INTO_CGROUP):
+ * nothing moves there that observe_move would see. One that shares its parent's
+ * memory is on its way to an exec, or told when it does something.
+ */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(observe_fork, struct task_struct *parent, struct task_struct *child)
 {
+	bool within = in_scope(parent), inside = in_scope(child), fresh = false;
 	struct event e = {};
-	bool fresh = false;
 
-	if (child->pid != child->tgid || !track(parent, in_scope(parent), &fresh))
+	if (child->pid != child->tgid) {
+		if (within && !inside)
+			tell_left(child);
 		return 0;
+	}
+	if (!track(parent, within, &fresh)) {
+		if (inside && child->mm != parent->mm) {
+			track(child, true, &fresh);
+			tell_task(child);
+		}
+		return 0;
+	}
 	if (fresh)
 		tell_task(parent);
 	track(child, true, &fresh);
@@ -208,6 +231,8 @@ int BPF_PROG(observe_fork, struct task_struct *parent, struct task_struct *child
 	e.child = child->pid;
 	e.child_start = child->start_boottime;
 	post(&e);
+	if (within && !inside)
+		tell_left(child);
 	return 0;
 }
 
@@ -236,7 +261,6 @@ int BPF_PROG(observe_exit, struct task_struct *task)
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(observe_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
-	struct event e = {};
 	struct told *t;
 	bool fresh = false;
 
@@ -247,10 +271,8 @@ int BPF_PROG(observe_move, struct cgroup *to, const char *path, struct task_stru
 		return 0;
 	}
 	t = bpf_task_storage_get(&told, task->group_leader, 0, 0);
-	if (!t || !t->tracked)
-		return 0;
-	fill(&e, task, KIND_LEFT);
-	post(&e);
+	if (t && t->tracked)
+		tell_left(task);
 	return 0;
 }
 
