@@ -68,13 +68,10 @@ func listHas(list string, names []string) (bool, error) {
 // diversion says whose a path is that dpkg-divert(1) knows: packages go on
 // listing a file under the name from which it was diverted.
 type diversion struct {
-	by   string // the package that diverted; localDiversion if the administrator did
+	by   string // the package that diverted; ":" if the administrator did
 	from string // the name in the lists, if the path is where a file was diverted to
 	has  bool
 }
-
-// localDiversion is what stands for a package where there is none.
-const localDiversion = ":"
 
 // excludes reports whether the package, whatever it lists, does not own the
 // file: what was diverted away is every package's but the one that did, and
