@@ -2,7 +2,6 @@ package enforcer
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"profile/internal/schedule"
@@ -38,8 +37,10 @@ func (p *planner) warnOfLearned() {
 		}
 	}
 	if len(missed) > 0 {
-		p.warn("timers and jobs of this machine that did not run while it was learned, so that what they start may not have been seen: %s",
-			strings.Join(missed, "; "))
+		p.warn("timers and jobs of this machine that are not known to have run while it was learned, so that what they start may not have been seen:")
+	}
+	for _, job := range missed {
+		p.warn("  %s", job)
 	}
 }
 

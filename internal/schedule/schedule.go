@@ -22,21 +22,36 @@ type Job struct {
 	Next time.Time // when it is run next, the day of it for anacron; zero if that cannot be told
 
 	// last is when it was run last, zero if it never was, or the begin of the time
-	// within which it was; next gives the time of the run after a time. A job has
-	// one or the other.
+	// within which it was; next gives the time of the run after a time.
 	last   time.Time
 	within time.Duration
 	next   func(time.Time) time.Time
+
+	// Of a timer, besides its last: its times, after how long it is run again, and
+	// how much later either may be.
+	calendars []*calendar
+	every     time.Duration
+	late      time.Duration
 }
 
 // RanBetween reports whether the job was run, or was to be run, from one time
-// to another.
+// to another. Of what was set otherwise since, or by something else than the
+// time, that is not known.
 func (j Job) RanBetween(from, to time.Time) bool {
 	if j.next != nil {
 		at := j.next(from.Add(-time.Second))
 		return !at.IsZero() && !at.After(to)
 	}
-	return !j.last.Before(from) && !j.last.Add(j.within).After(to)
+	if !j.last.Before(from) && !j.last.Add(j.within).After(to) {
+		return true
+	}
+	if j.every > 0 && to.Sub(from) >= j.every+j.late {
+		return true
+	}
+	return slices.ContainsFunc(j.calendars, func(c *calendar) bool {
+		at := c.next(from.Add(-time.Second))
+		return !at.IsZero() && !at.Add(j.late).After(to)
+	})
 }
 
 // Jobs returns the jobs of the machine whose files are below root, which is "/"
@@ -50,7 +65,7 @@ func Jobs(ctx context.Context, root string, now time.Time) ([]Job, error) {
 		err = aerr
 	}
 	if _, booted := os.Stat("/run/systemd/system"); root == "/" && booted == nil { // as sd_booted(3) has it
-		timers, terr := timers(ctx)
+		timers, terr := timers(ctx, now)
 		jobs = append(jobs, timers...)
 		if err == nil {
 			err = terr

@@ -181,25 +181,6 @@ func TestAnacronRanOnTheDayOfItsFile(t *testing.T) {
 	}
 }
 
-func TestTimersOfSystemd(t *testing.T) {
-	text := `[{"next":1772409600000000,"left":1,"last":1772323200000000,"passed":2,"unit":"apt-daily.timer","activates":"apt-daily.service"},
-		{"next":null,"left":null,"last":0,"passed":0,"unit":"new.timer","activates":"new.service"}]`
-	jobs, err := parseTimers([]byte(text))
-	if err != nil || len(jobs) != 2 {
-		t.Fatalf("%d jobs, %v", len(jobs), err)
-	}
-	last := time.Unix(1772323200, 0)
-	if !jobs[0].Next.Equal(time.Unix(1772409600, 0)) || !jobs[0].RanBetween(last, last.Add(time.Hour)) || jobs[0].RanBetween(last.Add(1), last.Add(time.Hour)) {
-		t.Errorf("%+v", jobs[0])
-	}
-	if !jobs[1].Next.IsZero() || jobs[1].RanBetween(last, last.Add(time.Hour)) {
-		t.Errorf("%+v", jobs[1])
-	}
-	if _, err := parseTimers([]byte("NEXT LEFT")); err == nil {
-		t.Error("no error for what is no JSON")
-	}
-}
-
 func TestRanBetween(t *testing.T) {
 	hour := func(h float64) time.Time { return now.Add(time.Duration(h * float64(time.Hour))) }
 	for _, c := range []struct {
