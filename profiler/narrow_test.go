@@ -188,6 +188,7 @@ func allRows(t *testing.T, s *store.Store) []store.Evidence {
 }
 
 func TestALossWhileAPolicyTakesAnothersPlaceIsAGap(t *testing.T) {
+	t.Parallel()
 	for name, lossy := range map[string]func(old, next string) string{
 		"of the one that goes": func(old, _ string) string { return old },
 		"of the next":          func(_, next string) string { return next },

@@ -80,6 +80,7 @@ func TestAnAgentThatDoesNotCountIsAGap(t *testing.T) {
 }
 
 func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
+	t.Parallel()
 	rows, session, fake := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
 		n.runs(99, "/usr/bin/net", true)
 		n.runs(100, "/usr/bin/quiet", false)
@@ -111,6 +112,7 @@ func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
 }
 
 func TestAnAgentThatComesBackAsAnotherVersionIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		was, is string
 		taskArg bool // the fork hook is asked for at last
@@ -153,6 +155,7 @@ func TestAnAgentThatComesBackAsAnotherVersionIsAskedAgain(t *testing.T) {
 }
 
 func TestAnAgentThatComesBackAsAnotherSortEndsTheSession(t *testing.T) {
+	t.Parallel()
 	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
 	n := &node{t: t, agent: fake}
 	s := newStore(t)
@@ -170,6 +173,7 @@ func TestAnAgentThatComesBackAsAnotherSortEndsTheSession(t *testing.T) {
 }
 
 func TestAnAgentThatHangsEndsNothing(t *testing.T) {
+	t.Parallel()
 	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
 	s := newStore(t)
 	agent := fake.Remote(t)
@@ -318,7 +322,9 @@ func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
 	session := start(t, o).end(t)
 	var lost uint64
 	for _, g := range session.Gaps {
-		lost += g.Count
+		if g.Cause == "the agent posted more events than came" { // others are this machine's own: an exec of a memfd has no name
+			lost += g.Count
+		}
 	}
 	if lost != 7 {
 		t.Errorf("gaps %s, want 7 lost", gapsOf(t, session))
