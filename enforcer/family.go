@@ -24,10 +24,15 @@ func form(text string) func() *regexp.Regexp {
 var (
 	// The AppImage runtime adds six random characters to the start of a name.
 	appImage = form(`^(/.*)?/\.mount_([^/]*)[A-Za-z0-9]{6}(/.*)$`)
+	unpacked = form(`^(/.*)?/appimage_extracted_[0-9a-f]{32}(/.*)$`)
 	snap     = form(`^((?:/var/lib/snapd)?/snap/[^/]+)/x?[0-9]+(/.*)$`)
 	// A hash of 32 characters stands before the name and version of a package.
-	hashed    = form(`^(/nix/store|/gnu/store)/[0-9a-z]{32}-([^/]+?)(-[0-9][^/]*)?(/.*)?$`)
+	hashed = form(`^(/nix/store|/gnu/store)/[0-9a-z]{32}-([^/]+?)(-[0-9][^/]*)?(/.*)?$`)
+	// Of Homebrew: a version may be one number.
+	cellar    = form(`^(/.*/Cellar/[^/]+)/[^/]+(/.*)$`)
 	versioned = form(`^(|.*?[^0-9.])v?[0-9]+(\.[0-9]+)+([-+_.~][^/]*)?$`)
+	// What is named after the Python it is for, moves when that one does.
+	forPython = form(`(^|-)py(thon)?[0-9]\.[0-9]+$`)
 )
 
 // familyOf tells whether a path is likely to change, and its family then.
@@ -39,26 +44,53 @@ func familyOf(file string) (family, bool) {
 	if m := find(appImage, strings.Contains(file, ".mount_"), file); m != nil {
 		return family{m[1] + "/.mount_" + m[2] + "*" + m[3], "an AppImage is mounted elsewhere at each start"}, true
 	}
+	if m := find(unpacked, strings.Contains(file, "/appimage_extracted_"), file); m != nil {
+		return family{m[1] + "/appimage_extracted_*" + m[2], "an AppImage is unpacked elsewhere with each version"}, true
+	}
 	if m := find(snap, strings.HasPrefix(file, "/snap/") || strings.HasPrefix(file, "/var/lib/snapd/"), file); m != nil {
 		return family{m[1] + "/*" + m[2], "a snap has a directory for each revision"}, true
 	}
 	if m := find(hashed, strings.HasPrefix(file, "/nix/") || strings.HasPrefix(file, "/gnu/"), file); m != nil {
 		return family{m[1] + "/*-" + m[2] + "*" + m[4], "a store of packages has a directory for each build"}, true
 	}
+	if m := find(cellar, strings.Contains(file, "/Cellar/"), file); m != nil {
+		return family{m[1] + "/*" + m[2], "its directory has the name of a version"}, true
+	}
 	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") || !path.IsAbs(file) {
 		return family{}, false
 	}
-	if !strings.Contains(path.Dir(file), ".") {
+	dir := path.Dir(file)
+	if !strings.Contains(dir, ".") && len(dir) <= commitHash {
 		return family{}, false
 	}
+	return ofDirectories(file)
+}
+
+// ofDirectories looks at the names of a path's directories.
+func ofDirectories(file string) (family, bool) {
 	parts := strings.Split(file, "/")
-	changes := false
+	var why string
 	for i, part := range parts[:len(parts)-1] {
-		if m := find(versioned, strings.Contains(part, "."), part); m != nil {
-			parts[i], changes = m[1]+"*", true
+		if before, is := cutHash(part); is {
+			parts[i], why = before+"*", "its directory has the name of a build"
+		} else if m := find(versioned, strings.Contains(part, "."), part); m != nil && find(forPython, true, part) == nil {
+			parts[i], why = m[1]+"*", "its directory has the name of a version"
 		}
 	}
-	return family{strings.Join(parts, "/"), "its directory has the name of a version"}, changes
+	return family{strings.Join(parts, "/"), why}, why != ""
+}
+
+// The digits of a commit of git, and of a SHA-256.
+const (
+	commitHash = 40
+	buildHash  = 64
+)
+
+// cutHash takes off a name the hash with which it ends.
+func cutHash(name string) (before string, is bool) {
+	before = strings.TrimRight(name, "0123456789abcdef")
+	digits := len(name) - len(before)
+	return before, digits == commitHash || digits == buildHash
 }
 
 func find(form func() *regexp.Regexp, likely bool, text string) []string {
