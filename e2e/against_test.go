@@ -37,6 +37,7 @@ var notOfTetragon = map[string]string{
 	"coverage-include":              noCgroup,
 	"coverage-narrower":             noCgroup,
 	"coverage-only":                 noCgroup,
+	"attempts-lapsed":               noCgroup,
 	"defend-change":                 noCgroup,
 	"hard-cgroup":                   noCgroup,
 	"hard-command":                  noCgroup,
@@ -117,6 +118,27 @@ var against = sync.OnceValues(func() (*opponent, error) {
 	}
 	return o, nil
 })
+
+// policies are the names of those that the agent has.
+func (o *opponent) policies(t *testing.T) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	agent, err := tetragon.Dial(ctx, o.address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	all, err := agent.Policies(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, st := range all {
+		names = append(names, st.GetName())
+	}
+	return names
+}
 
 // how a script confines itself, and what it is where that is the machine.
 var (

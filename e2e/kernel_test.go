@@ -76,18 +76,17 @@ func loaded(t *testing.T) []string {
 	return all
 }
 
-// assertSame fails if the kernel holds what it did not hold before. It frees
-// programs some time after their last user has gone, so it is asked again.
-func assertSame(t *testing.T, before, after []string) {
+// assertSame fails if what is loaded was not before. The kernel frees programs
+// some time after their last user has gone, so it is asked again.
+func assertSame(t *testing.T, before []string, loaded func(*testing.T) []string) {
 	t.Helper()
 	var left []string
 	for range 30 {
-		left = slices.DeleteFunc(slices.Clone(after), func(x string) bool { return slices.Contains(before, x) })
+		left = slices.DeleteFunc(loaded(t), func(x string) bool { return slices.Contains(before, x) })
 		if len(left) == 0 {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
-		after = loaded(t)
 	}
-	t.Errorf("left in the kernel:\n%s", strings.Join(left, "\n"))
+	t.Errorf("left loaded:\n%s", strings.Join(left, "\n"))
 }

@@ -179,7 +179,7 @@ func TestKilledLearnerLosesASecondAtMost(t *testing.T) {
 			})
 		}
 	})
-	assertSame(t, before, loaded(t))
+	assertSame(t, before, loaded)
 }
 
 func (r *rig) killLearner(after time.Duration) {
@@ -279,5 +279,5 @@ func TestKilledEnforceLeavesNoGap(t *testing.T) {
 			t.Errorf("the tool after release: %v", err)
 		}
 	})
-	assertSame(t, before, loaded(t))
+	assertSame(t, before, loaded)
 }

@@ -20,7 +20,7 @@ func TestNothingGetsThroughWhileGenerationsSwap(t *testing.T) {
 	swaps := many(t, "PROFILE_SWAPS", 20)
 	before := loaded(t)
 	t.Run("swap", func(t *testing.T) { swap(t, swaps) })
-	assertSame(t, before, loaded(t))
+	assertSame(t, before, loaded)
 }
 
 func swap(t *testing.T, swaps int) {

@@ -57,5 +57,5 @@ func TestWorkstationReadsAsItRuns(t *testing.T) {
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 		t.Errorf("it leaves %v (%v)", left, err)
 	}
-	assertSame(t, before, loaded(t))
+	assertSame(t, before, loaded)
 }

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -220,6 +221,14 @@ func parseFile(label string) store.FileID {
 		return store.FileID{}
 	}
 	return store.FileID{Dev: dev, Ino: ino, Size: size, CtimeNS: ctime}
+}
+
+// labelOf is the label that parseFile reads.
+func labelOf(id store.FileID) string {
+	if !id.Known() {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d:%d:%d", id.Dev, id.Ino, id.Size, id.CtimeNS)
 }
 
 // enter counts a run under the name it was started by.

@@ -38,6 +38,9 @@ type Config struct {
 	// Resolve gives the executable of a process whose exec was not told, ""
 	// where it cannot be known; nil where it never can.
 	Resolve func(p *api.Process, inContainer bool) string
+	// File gives the file that was executed at a path of this host at a time,
+	// for agents that do not tell; nil where it cannot be known.
+	File func(path string, at int64) store.FileID
 
 	// Canary is the path of the session's own canary. Without one the windows
 	// follow the rule for recordings: from the audit policy's first event to

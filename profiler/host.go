@@ -2,12 +2,17 @@ package profiler
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+
+	"profile/store"
 )
 
 // host answers from /proc and the file system what an agent of this very host
@@ -56,6 +61,25 @@ func isScript(path string) bool {
 	var head [2]byte
 	_, err = file.Read(head[:])
 	return err != nil || bytes.Equal(head[:], []byte("#!"))
+}
+
+// changedSince is the identity of a file that is not there as it was any more.
+// No other file has it.
+var changedSince = store.FileID{CtimeNS: 1}
+
+// file gives the file that was executed at a path at a time. The one there now
+// is it, if nothing has become of that since.
+func (host) file(path string, at int64) store.FileID {
+	var st unix.Stat_t
+	switch err := unix.Stat(path, &st); {
+	case errors.Is(err, fs.ErrNotExist):
+		return changedSince
+	case err != nil:
+		return store.FileID{}
+	case st.Ctim.Nano() > at:
+		return changedSince
+	}
+	return store.FileID{Dev: st.Dev, Ino: st.Ino, Size: st.Size, CtimeNS: st.Ctim.Nano()}
 }
 
 // thread reports whether a task that is alive is a thread of another process.

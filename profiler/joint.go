@@ -1,6 +1,8 @@
 package profiler
 
 import (
+	"strings"
+
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 
 	"profile/internal/tetragon"
@@ -134,6 +136,9 @@ func (f *Fold) resolve(r *run, pr probe, h held) {
 	ex := f.executable(store.Key{Scope: h.scope, Path: pr.path})
 	script := pr.script || !f.cfg.Labels && seemsScript(h.entry.name, pr.path, h.args)
 	r.entry = h.entry.as(pr.binary, script)
+	if pr.file == "" && f.cfg.File != nil && h.scope == store.HostScope && strings.HasPrefix(pr.path, "/") {
+		pr.file = labelOf(f.cfg.File(pr.path, min(pr.at, h.at)))
+	}
 	t := ex.tally(pr.file)
 	f.attach(r, t)
 	if f.cfg.KeepArgs && r.seen {

@@ -102,7 +102,7 @@ func (l *learner) config() Config {
 	}
 	cfg.Canary = l.bird.Path()
 	if !l.Agent.IsSensor() {
-		cfg.Thread, cfg.Resolve = host{}.thread, host{}.resolve
+		cfg.Thread, cfg.Resolve, cfg.File = host{}.thread, host{}.resolve, host{}.file
 	}
 	return cfg
 }

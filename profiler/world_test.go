@@ -136,6 +136,9 @@ func (w *world) probe(pid uint32, path string, opts ...as) {
 		file = "1:2:3:4"
 	}
 	data := []*api.KprobeArgument{text(tetragon.LabelFile, file)}
+	if file == "-" { // not told
+		data = nil
+	}
 	if o.script {
 		data = append(data, flag(tetragon.LabelScript))
 	}
