@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,73 +21,65 @@ import (
 // the address of an agent, against that. What an agent has no word for is left
 // out by name, here and nowhere else.
 
-// noCgroup and the others are why scripts are left out where the agent is a
-// Tetragon.
+// noCgroup and the others are why scripts are left out.
 const (
-	noCgroup = "it confines to cgroups, for which a Tetragon has no word"
-	noPins   = "it breaks the sensor's own pins and programs"
-	noKills  = "it counts kills by executable, which a Tetragon does not"
-	noFiles  = "it tells files of one name apart, and a Tetragon does not tell which file was executed"
-	noHeld   = "it is of sockets that are open before learning, or are used by others than who opened them, of which a Tetragon is not asked"
-	noAgent  = "it brings agents of its own, or needs none"
+	noCgroup  = "it confines to cgroups, for which a Tetragon has no word"
+	noCommand = "it says learn -- COMMAND, which needs a cgroup of its own"
+	noPins    = "it breaks the sensor's own pins and programs"
+	noRing    = "it makes the ring of the embedded sensor small"
+	noKills   = "it compares kills by executable that nobody listened to, and a Tetragon counts all together"
+	noBytes   = "it learns a name that is not UTF-8, which a Tetragon does not tell"
+	noHeld    = "it is of sockets that are open before learning, or are used by others than who opened them, of which a Tetragon is not asked"
+	noAgent   = "it brings agents of its own, or needs none"
+	noSensor  = "it takes away what the embedded sensor needs of the machine"
 )
 
 var notOfTetragon = map[string]string{
+	"attempts-lapsed":               noCgroup,
 	"attempts-outside-are-evidence": noCgroup,
 	"coverage-cgroup":               noCgroup,
 	"coverage-include":              noCgroup,
 	"coverage-narrower":             noCgroup,
-	"coverage-only":                 noCgroup,
-	"attempts-lapsed":               noCgroup,
-	"defend-change":                 noCgroup,
 	"hard-cgroup":                   noCgroup,
-	"hard-command":                  noCgroup,
 	"runs-moved":                    noCgroup,
-	"hard-pidns":                    "it tells pid namespaces apart, which a Tetragon does only where it is told to",
+	"defend-change":                 noCommand,
+	"hard-command":                  noCommand,
+	"hard-jobs":                     noCommand,
 	"armed-detached":                noPins,
-	"armed-generations":             noPins,
 	"armed-old-stays":               noPins,
 	"armed-status":                  noPins,
-	"learn-killed":                  noPins,
-	"loss-gap":                      noPins,
 	"release-leaves-nothing":        noPins,
+	"loss-gap":                      noRing,
 	"attempts-monitor":              noKills,
-	"dir-held":                      "it has a name that is not UTF-8, which a Tetragon does not tell",
-	"naming-unenforceable":          "it has a name that is not UTF-8, which a Tetragon does not tell",
-	"defend-story":                  noFiles,
-	"hard-overlay":                  noFiles,
-	"naming-mounts":                 noFiles,
+	"naming-unenforceable":          noBytes,
 	"defend-handed":                 noHeld,
 	"defend-reach":                  noHeld,
 	"runs-before":                   noHeld,
-	"families-others":               "it names AF_XDP, for which the policy of a Tetragon has no room",
-	"hard-sidedoors":                "it opens AF_XDP, for which the policy of a Tetragon has no room",
+	"hard-pidns":                    "it tells pid namespaces apart, which a Tetragon does only where it is told to",
+	"naming-mounts":                 "it has another file at the same path in a mount namespace, and a Tetragon does not tell which was executed",
 	"bad-agent":                     noAgent,
-	"bad-place":                     noAgent,
 	"hard-badagent":                 noAgent,
 	"hard-badinput":                 noAgent,
 	"hard-daemon":                   noAgent,
 	"hard-terminal":                 noAgent,
-	"hard-jobs":                     noAgent,
+	"bad-place":                     noSensor,
 }
 
 var notOfAgents = map[string]string{
 	"armed-detached":         noPins,
 	"armed-old-stays":        noPins,
 	"armed-status":           noPins,
-	"armed-generations":      noPins,
-	"learn-killed":           noPins,
-	"loss-gap":               "it makes the ring of the embedded sensor small",
+	"loss-gap":               noRing,
 	"release-leaves-nothing": noPins,
 	"bad-agent":              noAgent,
-	"bad-place":              noAgent,
+	"bad-place":              noSensor,
 	"hard-badagent":          noAgent,
 	"hard-badinput":          noAgent,
 	"hard-daemon":            noAgent,
 	"hard-terminal":          noAgent,
-	"hard-jobs":              noAgent,
-	"hard-command":           "it says learn -- COMMAND without an agent",
-	"defend-change":          "it says learn -- COMMAND without an agent",
+	"hard-jobs":              noCommand,
+	"hard-command":           noCommand,
+	"defend-change":          noCommand,
 }
 
 // opponent is the agent that the scripts run against; nil is the embedded one.
@@ -119,25 +112,46 @@ var against = sync.OnceValues(func() (*opponent, error) {
 	return o, nil
 })
 
-// policies are the names of those that the agent has.
-func (o *opponent) policies(t *testing.T) []string {
-	t.Helper()
+// ask does something with the agent.
+func (o *opponent) ask(do func(context.Context, *tetragon.Agent) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	agent, err := tetragon.Dial(ctx, o.address, nil)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer agent.Close()
-	all, err := agent.Policies(ctx, "")
+	return errors.Join(do(ctx, agent), agent.Close())
+}
+
+// policies are the names of those that the agent has.
+func (o *opponent) policies(t *testing.T) (names []string) {
+	t.Helper()
+	err := o.ask(func(ctx context.Context, agent *tetragon.Agent) error {
+		all, err := agent.Policies(ctx, "")
+		for _, st := range all {
+			names = append(names, st.GetName())
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, st := range all {
-		names = append(names, st.GetName())
-	}
 	return names
+}
+
+// forget deletes the one policy of the agent's whose name begins so, behind the
+// back of who loaded it.
+func (o *opponent) forget(prefix string) error {
+	return o.ask(func(ctx context.Context, agent *tetragon.Agent) error {
+		loaded, err := agent.Policies(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		if len(loaded) != 1 {
+			return fmt.Errorf("%d policies are loaded, want 1", len(loaded))
+		}
+		return agent.Delete(ctx, loaded[0].GetName())
+	})
 }
 
 // how a script confines itself, and what it is where that is the machine.
@@ -145,7 +159,7 @@ var (
 	ofPlans   = regexp.MustCompile(`'--cgroup '\$CG('|\s)`)
 	ofLearn   = regexp.MustCompile(`(?m)^((?:\[.*\] )?(?:learn|policy)) --cgroup \$CG\b([^/])`)
 	ofLearner = regexp.MustCompile(`(profile --db \S+ learn) --cgroup \$CG\b([^/])`)
-	ofEnforce = regexp.MustCompile(`(profile --db \S+ enforce) --cgroup \$CG\b([^/])`)
+	ofEnforce = regexp.MustCompile(`(profile --db \S+ enforce) --cgroup \$CG\b([^/\n].*|\n)`)
 	ofAgent   = regexp.MustCompile(`(profile --db \S+ (?:learn|enforce))\b`)
 )
 
@@ -161,7 +175,13 @@ func (o *opponent) rewrite(text string) string {
 		})
 		text = ofLearn.ReplaceAllString(text, "$1$2")
 		text = ofLearner.ReplaceAllString(text, "$1$2")
-		text = ofEnforce.ReplaceAllString(text, "$1 --only=$$WORK/**$2")
+		text = ofEnforce.ReplaceAllStringFunc(text, func(m string) string {
+			only := " --only=$$WORK/**"
+			if strings.Contains(m, " --only ") {
+				only = ""
+			}
+			return ofEnforce.ReplaceAllString(m, "$1"+only+"$2")
+		})
 	}
 	return ofAgent.ReplaceAllString(text, "$1 --agent=$$AGENTADDRESS")
 }
@@ -208,14 +228,15 @@ func (o *opponent) scripts(t *testing.T) []string {
 func TestScriptsAreRewrittenForATetragon(t *testing.T) {
 	o := &opponent{tetragon: true}
 	for script, want := range map[string]string{
-		"learn --cgroup $CG\nin ./tool":                         "learn\nin ./tool",
-		"learn --cgroup $CG --for 2s\n":                         "learn --for 2s\n",
-		"learn --cgroup $CG/in\n":                               "learn --cgroup $CG/in\n",
-		"env PLANFLAGS='--cgroup '$CG\nplan":                    "env PLANFLAGS=\nplan",
-		"env PLANFLAGS='--cgroup '$CG' --include tool'\n":       "env PLANFLAGS=' --include tool'\n",
-		"exec profile --db $DB enforce --cgroup $CG --yes\n":    "exec profile --db $DB enforce --agent=$AGENTADDRESS --only=$WORK/** --yes\n",
-		"exit 1 profile --db $DB learn --cgroup $CG --for 1s\n": "exit 1 profile --db $DB learn --agent=$AGENTADDRESS --for 1s\n",
-		"exec profile --db $DB status\n":                        "exec profile --db $DB status\n",
+		"learn --cgroup $CG\nin ./tool":                                "learn\nin ./tool",
+		"learn --cgroup $CG --for 2s\n":                                "learn --for 2s\n",
+		"learn --cgroup $CG/in\n":                                      "learn --cgroup $CG/in\n",
+		"env PLANFLAGS='--cgroup '$CG\nplan":                           "env PLANFLAGS=\nplan",
+		"env PLANFLAGS='--cgroup '$CG' --include tool'\n":              "env PLANFLAGS=' --include tool'\n",
+		"exec profile --db $DB enforce --cgroup $CG --yes\n":           "exec profile --db $DB enforce --agent=$AGENTADDRESS --only=$WORK/** --yes\n",
+		"exit 1 profile --db $DB learn --cgroup $CG --for 1s\n":        "exit 1 profile --db $DB learn --agent=$AGENTADDRESS --for 1s\n",
+		"exec profile --db $DB enforce --cgroup $CG --only /x --yes\n": "exec profile --db $DB enforce --agent=$AGENTADDRESS --only /x --yes\n",
+		"exec profile --db $DB status\n":                               "exec profile --db $DB status\n",
 	} {
 		if got := o.rewrite(script); got != want {
 			t.Errorf("%q becomes %q, want %q", script, got, want)

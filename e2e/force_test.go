@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"profile/internal/tetragon"
 )
 
 // pinsOf is where what is in force for a database is pinned: in a directory
@@ -44,9 +47,19 @@ func (s *script) below() []string {
 }
 
 // clean: nothing of the script's database is in the kernel, no program is
-// attached to its cgroup, and no canary is left.
+// attached to its cgroup, no canary is left, and nothing of ours is loaded by a
+// Tetragon.
 func cmdClean(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
+	if agent, _ := against(); agent != nil && agent.tetragon {
+		ts.Check(agent.ask(func(ctx context.Context, a *tetragon.Agent) error {
+			left, err := a.Policies(ctx, "profile-")
+			if len(left) > 0 {
+				err = fmt.Errorf("policies are loaded still: %v", left)
+			}
+			return err
+		}))
+	}
 	if left, err := os.ReadDir(ts.Getenv("PINS")); !errors.Is(err, fs.ErrNotExist) {
 		ts.Fatalf("%s is there still: %v %v", ts.Getenv("PINS"), left, err)
 	}

@@ -34,10 +34,17 @@ var modifiesReturns = sync.OnceValue(func() bool {
 	return true
 })
 
-// condition knows [fmod_ret].
+// condition knows [fmod_ret], and of the agent that the scripts run against
+// [embedded] and [tetragon].
 func condition(cond string) (bool, error) {
-	if cond == "fmod_ret" {
+	agent, err := against()
+	switch cond {
+	case "fmod_ret":
 		return modifiesReturns(), nil
+	case "embedded":
+		return agent == nil, err
+	case "tetragon":
+		return agent != nil && agent.tetragon, err
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"profile/internal/tetragon"
 )
 
 // sabotage detach|unpin|remove CODE PROGRAM ARG… runs a program outside the
@@ -44,8 +46,13 @@ func cmdSabotage(ts *testscript.TestScript, neg bool, args []string) {
 	cmdExit(ts, false, args[1:])
 }
 
-// lapse detach|unpin|remove does so to the one policy in force, whenever.
+// lapse detach|unpin|remove does so to the one policy in force, whenever. From
+// an agent it is deleted, which alone knows what it has.
 func cmdLapse(ts *testscript.TestScript, neg bool, args []string) {
+	if agent, _ := against(); agent != nil {
+		ts.Check(agent.forget(tetragon.EnforcePrefix))
+		return
+	}
 	loaded := policiesIn(ts.Getenv("PINS"))
 	if len(loaded) != 1 {
 		ts.Fatalf("%d policies are loaded, want 1", len(loaded))

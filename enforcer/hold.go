@@ -223,7 +223,7 @@ func (p *planner) runtime(file string, entries []store.Entry) string {
 // enforce. What is enforced already, a person has let through.
 func (p *planner) unpromoted(file string, seen []store.Attempt) bool {
 	enforced := p.loaded.Stage == store.StageEnforce && p.listed[file]
-	return p.o.Stage == store.StageEnforce && !enforced && p.wouldKills(file, seen) > 0
+	return p.o.Stage == store.StageEnforce && !enforced && (p.wouldKills(file, seen) > 0 || p.unheard[file] > 0)
 }
 
 // wouldKills is how often the path would have been killed. Learners and the
@@ -240,7 +240,10 @@ func (p *planner) wouldKills(file string, seen []store.Attempt) uint64 {
 
 func (p *planner) tellWould(file string, seen []store.Attempt) string {
 	n := p.wouldKills(file, seen)
-	if n == 1 {
+	switch {
+	case n == 0:
+		return fmt.Sprintf("may be what would have been killed in monitor, %d times, of which nobody listened to the name: status --follow and enforce --watch do", p.unheard[file])
+	case n == 1:
 		return "would have been killed once in monitor"
 	}
 	return fmt.Sprintf("would have been killed %d times in monitor", n)

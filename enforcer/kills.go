@@ -24,6 +24,27 @@ func addKills(sum map[string]store.Kill, kills []store.Kill) {
 	}
 }
 
+// unheardWould gives each path that was last monitored in a generation which
+// would have killed something that nobody heard the name of, from an agent that
+// counts all together, how often that was. It may have been any of them.
+func unheardWould(generations []store.Generation) map[string]uint64 {
+	unheard := map[string]uint64{}
+	for _, g := range generations {
+		if g.Stage != store.StageMonitor || g.State == store.StateFailed {
+			continue
+		}
+		i, found := findKill(g.Kills, "")
+		for _, file := range g.Paths {
+			if found && g.Kills[i].Would > 0 {
+				unheard[file] = g.Kills[i].Would
+			} else {
+				delete(unheard, file)
+			}
+		}
+	}
+	return unheard
+}
+
 // raiseKills brings what was recorded of a generation up to what its agent now
 // counts. An agent that was restarted counts from zero: no count goes down. A
 // count for the path "" is one of all executables together: what was heard of

@@ -117,6 +117,7 @@ type planner struct {
 	listed   map[string]bool // by loaded
 	stays    bool            // what the loaded generation lists stays listed
 	would    map[string]store.Kill
+	unheard  map[string]uint64 // would-be kills that may have been the path's
 	protect  *protection
 	runtimes *patterns
 	alive    *processes
@@ -154,7 +155,7 @@ func newPlanner(tx *store.Tx, o PlanOptions) (*planner, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{o: o, c: c, would: sumKills(generations), alive: &processes{}, listed: map[string]bool{},
+	p := &planner{o: o, c: c, would: sumKills(generations), unheard: unheardWould(generations), alive: &processes{}, listed: map[string]bool{},
 		enforce: map[string]store.FileID{}, held: map[string]string{}, lifted: map[string]bool{}}
 	p.covering = c.only(func(s *session) bool { return o.Wider || s.covers(o.Cgroup) })
 	if g := inForce(generations); g != nil {

@@ -86,6 +86,27 @@ func TestPlanHoldsWouldBeKillsFromPromotion(t *testing.T) {
 	}
 }
 
+func TestPlanHoldsFromPromotionWhatMayHaveBeenTheUnheard(t *testing.T) {
+	s := newScene(t)
+	file := s.learned("tool", runs(1))
+	other := s.learned("other", runs(1)) // was not monitored
+	s.loaded(store.StageMonitor, file).Kills = []store.Kill{{Would: 3}}
+	mustHold(t, s.mustPlan(other), file, "may be what would have been killed in monitor, 3 times")
+	s.o.Stage = store.StageMonitor
+	s.mustPlan(other, file)
+	s.o.Stage, s.o.Include = store.StageEnforce, []string{file}
+	s.mustPlan(other, file)
+
+	// It does not slip in with the next enforce, but monitored again it may.
+	s.generations[0].State = store.StateReplaced
+	s.o.Include = nil
+	s.loaded(store.StageEnforce, other)
+	mustHold(t, s.mustPlan(other), file, "may be what would have been killed")
+	s.generations[1].State = store.StateReplaced
+	s.loaded(store.StageMonitor, other, file)
+	s.mustPlan(other, file)
+}
+
 func TestPlanDoesNotLiftListingsByTheCgroup(t *testing.T) {
 	s := newScene(t)
 	s.sessions[0].Cgroup = "/a"
