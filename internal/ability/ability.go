@@ -84,6 +84,8 @@ var calls = map[string]string{
 	"getaddrinfo_a": Resolver, "res_query": Resolver, "res_search": Resolver, "res_nsearch": Resolver,
 	"__res_query": Resolver, "__res_search": Resolver, "__res_nsearch": Resolver, "res_nquery": Resolver,
 	"SSL_new": TLS, "SSL_connect": TLS, "gnutls_init": TLS, "gnutls_handshake": TLS,
+	"BIO_socket": Sockets, "BIO_connect": Sockets, "BIO_new_connect": Sockets, "BIO_new_accept": Sockets,
+	"BIO_s_connect": Sockets, "BIO_s_accept": Sockets, "BIO_lookup": Resolver, "BIO_lookup_ex": Resolver,
 	"mbedtls_ssl_setup": TLS, "wolfSSL_new": TLS, "SSL_ImportFD": TLS, "tls_connect": TLS,
 	"dlopen": Loads, "dlmopen": Loads,
 }
@@ -112,6 +114,17 @@ var libraries = []struct {
 	{"libperl", []string{Sockets, Resolver, Loads}},
 	{"libruby", []string{Sockets, Resolver, Loads}},
 	{"libnode", []string{Sockets, Resolver, TLS, Loads}},
+	{"libtcl", []string{Sockets, Resolver, Loads}},
+	{"libguile", []string{Sockets, Resolver, Loads}},
+	{"libjli", []string{Sockets, Resolver, TLS, Loads}}, // what starts Java
+	{"liblua", []string{Loads}},
+	{"libpam.", []string{Loads}},
+	{"libkrb5.", []string{Sockets, Resolver}},
+	{"libcups.", []string{Sockets, Resolver, TLS}},
+	{"libgit2", []string{Sockets, Resolver, TLS}},
+	{"libsmbclient", []string{Sockets, Resolver}},
+	{"libnetsnmp", []string{Sockets, Resolver}},
+	{"libuv.", []string{Sockets, Resolver}},
 	{"libresolv", []string{Resolver}},
 	{"libcares", []string{Sockets, Resolver}},
 	{"libssl.", []string{TLS}},
@@ -151,7 +164,8 @@ func ofDynamic(f *elf.File) Ability {
 	return able(has)
 }
 
-// ofStatic looks for the functions by name, which a stripped file has not.
+// ofStatic looks for the functions by name, which a stripped file has not. That
+// it loads more does not count: the C library brings that along.
 func ofStatic(f *elf.File) Ability {
 	symbols, err := f.Symbols()
 	if err != nil || len(symbols) == 0 {
@@ -159,7 +173,7 @@ func ofStatic(f *elf.File) Ability {
 	}
 	has := map[string]bool{}
 	for _, s := range symbols {
-		if what := calls[s.Name]; what != "" && elf.ST_TYPE(s.Info) == elf.STT_FUNC {
+		if what := calls[s.Name]; what != "" && what != Loads && elf.ST_TYPE(s.Info) == elf.STT_FUNC {
 			has[what] = true
 		}
 	}
@@ -176,28 +190,51 @@ var functions = map[string]string{
 	"plugin.Open": Loads,
 }
 
+// tables are the sections that the names of functions may be in. A linker that
+// is not Go's may have put them into the larger ones.
+var tables = [][]string{{".gopclntab", ".data.rel.ro.gopclntab"}, {".data.rel.ro", ".rodata"}}
+
 func ofGo(f *elf.File) Ability {
-	section := f.Section(".gopclntab")
-	if section == nil {
-		section = f.Section(".data.rel.ro.gopclntab")
-	}
-	if section == nil || section.Size > maxTable {
-		return Ability{Unknown: "a Go program whose functions are not named"}
-	}
-	table := make([]byte, section.Size)
-	if _, err := io.ReadFull(section.Open(), table); err != nil {
-		return Ability{Unknown: "a Go program whose functions cannot be read"}
-	}
 	has := map[string]bool{}
-	for name, what := range functions {
-		if !has[what] && bytes.Contains(table, []byte("\x00"+name+"\x00")) {
-			has[what] = true
+	for _, names := range tables {
+		found, err := lookFor(f, names, has)
+		if err != nil {
+			return Ability{Unknown: "a Go program whose functions cannot be read"}
+		}
+		if !found {
+			continue
+		}
+		if f.Section(".dynamic") != nil { // with cgo
+			for _, what := range ofDynamic(f).Able {
+				has[what] = true
+			}
+		}
+		return able(has)
+	}
+	return Ability{Unknown: "a Go program whose functions are not named"}
+}
+
+// lookFor looks for functions in the sections of some names, and reports
+// whether there was the one that every Go program has.
+func lookFor(f *elf.File, sections []string, has map[string]bool) (found bool, err error) {
+	for _, section := range f.Sections {
+		if !slices.Contains(sections, section.Name) || section.Type == elf.SHT_NOBITS || section.Size > maxTable {
+			continue
+		}
+		table := make([]byte, section.Size)
+		if _, err := io.ReadFull(section.Open(), table); err != nil {
+			return false, err
+		}
+		named := func(function string) bool { return bytes.Contains(table, []byte("\x00"+function+"\x00")) }
+		if !named("runtime.main") {
+			continue
+		}
+		found = true
+		for name, what := range functions {
+			if !has[what] && named(name) {
+				has[what] = true
+			}
 		}
 	}
-	if f.Section(".dynamic") != nil { // with cgo
-		for _, what := range ofDynamic(f).Able {
-			has[what] = true
-		}
-	}
-	return able(has)
+	return found, nil
 }

@@ -1,6 +1,7 @@
 package ability
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,7 @@ const (
 	silentC = "int main(void) { return 0; }"
 	socketC = "#include <sys/socket.h>\nint main(void) { return socket(AF_INET, SOCK_STREAM, 0); }"
 	lookupC = "#include <netdb.h>\nint main(void) { struct addrinfo *a; return getaddrinfo(\"a\", 0, 0, &a); }"
+	bioC    = "int BIO_socket(int, int, int, int); int BIO_lookup_ex(void);\nint main(void) { BIO_lookup_ex(); return BIO_socket(2, 1, 0, 0); }"
 	loadsC  = "#include <dlfcn.h>\nint main(void) { return !dlopen(\"libcurl.so\", RTLD_NOW); }"
 	silent  = "package main\nfunc main() { println() }"
 	http    = "package main\nimport \"net/http\"\nfunc main() { http.Get(\"https://localhost/\") }"
@@ -57,6 +59,8 @@ func TestOf(t *testing.T) {
 		{"dynamic with a socket", socketC, []string{".c"}, []string{Sockets}, ""},
 		{"dynamic with a resolver", lookupC, []string{".c", "-s"}, []string{Resolver}, ""},
 		{"dynamic that loads more", loadsC, []string{".c"}, []string{Loads}, ""},
+		{"dynamic with OpenSSL's sockets", bioC, []string{".c", "-shared", "-fPIC"}, []string{Sockets, Resolver}, ""},
+		{"static and silent", silentC, []string{".c", "-static"}, nil, ""},
 		{"static with a socket", socketC, []string{".c", "-static", "-nostartfiles", "-Wl,-e,main"}, []string{Sockets}, ""},
 		{"static and stripped", socketC, []string{".c", "-static", "-s"}, nil, "static, without symbols"},
 		{"Go, silent", silent, []string{".go"}, nil, ""},
@@ -72,6 +76,34 @@ func TestOf(t *testing.T) {
 				t.Errorf("ability (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A linker that is not Go's may leave no section of that name.
+func TestAGoProgramWhoseTableHasNoSectionOfItsOwn(t *testing.T) {
+	for source, want := range map[string][]string{silent: nil, http: {Sockets, Resolver, TLS}} {
+		file := built(t, source, ".go", "-ldflags=-s -w")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, unknown := range map[string]string{".rodata": "", ".nowhere": "a Go program whose functions are not named"} {
+			other := bytes.ReplaceAll(text, []byte("\x00.gopclntab\x00"), []byte("\x00"+name+strings.Repeat("\x00", len(".gopclntab\x00")-len(name))))
+			if bytes.Equal(other, text) {
+				t.Fatal("it has no such section")
+			}
+			if err := os.WriteFile(file, other, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			wanted := Ability{Able: want}
+			if unknown != "" {
+				wanted = Ability{Unknown: unknown}
+			}
+			got, err := Of(file)
+			if diff := cmp.Diff(wanted, got); err != nil || diff != "" {
+				t.Errorf("ability with the table in %s (%v, -want +got):\n%s", name, err, diff)
+			}
+		}
 	}
 }
 
