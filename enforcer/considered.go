@@ -30,16 +30,21 @@ type session struct {
 func consider(sessions map[string]store.Session, t Thresholds) *considered {
 	c := &considered{t: t.withDefaults(), known: sessions, sessions: map[string]*session{}}
 	for id, s := range sessions {
-		one := &session{Session: s, gap: tellGaps(s)}
-		if n := len(s.Windows); n > 0 {
-			one.last = s.Windows[n-1]
-		}
+		one := newSession(s)
 		if !one.end().Before(t.Since) {
 			c.sessions[id] = one
 		}
 	}
 	c.ids = slices.Sorted(maps.Keys(c.sessions))
 	return c
+}
+
+func newSession(s store.Session) *session {
+	one := &session{Session: s, gap: tellGaps(s)}
+	if n := len(s.Windows); n > 0 {
+		one.last = s.Windows[n-1]
+	}
+	return one
 }
 
 // only returns what remains when the sessions that keep refuses are not

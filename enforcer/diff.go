@@ -20,18 +20,20 @@ type known struct {
 }
 
 // WhatIsKnown judges evidence, sorted by path and scope, by the sessions that
-// had ended by a time; zero is any time.
+// had ended by a time; zero is any time. What came later, a replaced file too,
+// was not known then.
 func WhatIsKnown(sessions []store.Session, rows []store.Evidence, until time.Time, t Thresholds) (Known, error) {
-	byID := make(map[string]store.Session, len(sessions))
+	byID, later := map[string]store.Session{}, map[string]bool{}
 	for _, s := range sessions {
-		byID[s.ID] = s
+		if !until.IsZero() && newSession(s).end().After(until) {
+			later[s.ID] = true
+		} else {
+			byID[s.ID] = s
+		}
 	}
 	c := consider(byID, t)
-	if !until.IsZero() {
-		c = c.only(func(s *session) bool { return !s.end().After(until) })
-	}
 	all := Known{}
-	for _, rows := range byKey(rows) {
+	for _, rows := range byKey(kept(rows, func(row *store.Evidence) bool { return !later[row.Session] })) {
 		v, err := c.judge(rows)
 		if err != nil {
 			return nil, err

@@ -60,6 +60,22 @@ func TestWhatIsKnownAtATime(t *testing.T) {
 	}
 }
 
+// A file that took another's place later was not there then.
+func TestWhatIsKnownAtATimeBeforeAFileWasReplaced(t *testing.T) {
+	sessions := []store.Session{watched("a", 0, 10), watched("b", 10, 20)}
+	rows := []store.Evidence{
+		keyed("host", "/bin/tool", row("a", of(oldFile, 1, 2, used(runs(1), "inet", "stream")))),
+		keyed("host", "/bin/tool", row("b", of(newFile, 11, 12, runs(1))))}
+	got := Diff(mustKnow(t, at(10), sessions, rows...), mustKnow(t, time.Time{}, sessions, rows...))
+	want := []Change{{"host", "/bin/tool", "verdict", Network, Quiet}, {"host", "/bin/tool", "file", Network, Quiet}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	if _, err := WhatIsKnown(sessions, []store.Evidence{keyed("host", "/bin/tool", row("unrecorded", runs(1)))}, at(10), Thresholds{}); err == nil {
+		t.Error("no error for a session that is not recorded")
+	}
+}
+
 func TestNewUsers(t *testing.T) {
 	got := NewUsers("b", []store.Evidence{
 		keyed("host", "/bin/known", row("b", used(runs(1), "inet", "stream"))),

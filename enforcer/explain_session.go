@@ -62,11 +62,7 @@ func (x *explainer) session(row store.Evidence) []string {
 
 // span tells when a session was, and how much of it was watched awake.
 func (c *considered) span(s store.Session) string {
-	one := session{Session: s}
-	if n := len(s.Windows); n > 0 {
-		one.last = s.Windows[n-1]
-	}
-	return fmt.Sprintf("%s to %s, watched for %s awake", tellTime(s.Started), tellTime(one.end()), tellDuration(s.Awake))
+	return fmt.Sprintf("%s to %s, watched for %s awake", tellTime(s.Started), tellTime(newSession(s).end()), tellDuration(s.Awake))
 }
 
 func tellPlace(s store.Session) string {

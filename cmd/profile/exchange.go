@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -138,8 +139,15 @@ func showDiff(c *cli.Context) error {
 		return err
 	}
 	var sides [2]enforcer.Known
+	ours := sync.OnceValues(func() (*export.Export, error) { // for both sides
+		path, err := dbPath(c)
+		if err != nil {
+			return nil, err
+		}
+		return exportOfFile(c.Context, path)
+	})
 	for i, name := range c.Args().Slice() {
-		x, until, err := openSide(c, name)
+		x, until, err := openSide(c, name, ours)
 		if err == nil {
 			sides[i], err = enforcer.WhatIsKnown(x.Sessions, x.Evidence, until, t)
 		}
@@ -170,18 +178,15 @@ func showDiff(c *cli.Context) error {
 	return nil
 }
 
-// openSide reads a side of a diff, and up to when it counts.
-func openSide(c *cli.Context, name string) (*export.Export, time.Time, error) {
+// openSide reads a side of a diff, and up to when it counts. Ours is the database
+// of the command.
+func openSide(c *cli.Context, name string, ours func() (*export.Export, error)) (*export.Export, time.Time, error) {
 	if _, err := os.Stat(name); err != nil {
 		until, err := moment(name)
 		if err != nil {
 			return nil, until, usagef("%q is neither a database, nor an export, nor a time", name)
 		}
-		path, err := dbPath(c)
-		if err != nil {
-			return nil, until, err
-		}
-		x, err := exportOfFile(c.Context, path)
+		x, err := ours()
 		return x, until, err
 	}
 	x, err := exportOfFile(c.Context, name)
