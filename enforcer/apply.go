@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
@@ -259,9 +260,16 @@ func (a *applier) lastKills(ctx context.Context) ([]store.Kill, error) {
 		return nil, err
 	}
 	old, err := readKills(a.Agent, policies, *a.old)
-	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) {
+	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) || a.refusesFirst() {
 		return old, err
 	}
 	both, err := readKills(a.Agent, policies, a.gen)
 	return lowerKills(old, both), err
+}
+
+// refusesFirst reports whether the old generation counts nothing any more. Of
+// fmod_ret programs the one attached last runs first, and where it refuses the
+// others do not run.
+func (a *applier) refusesFirst() bool {
+	return a.gen.Stage == store.StageEnforce && strings.HasPrefix(a.Agent.Hook, "fmod_ret/")
 }

@@ -157,14 +157,16 @@ int observe_socket(struct bpf_sock *sk)
 
 /*
  * Sees every family, in every cgroup. Loads on 6.12 and 6.1, not on 6.18 as
- * the project's machines have it, which refuse fmod_ret.
+ * the project's machines have it, which refuse fentry. Of fmod_ret programs the
+ * one attached last runs first, and what it refuses the others do not see:
+ * fentry sees what is refused as well.
  */
-SEC("fmod_ret/security_socket_create")
-int BPF_PROG(observe_create, int family, int type, int protocol, int kern, int ret)
+SEC("fentry/security_socket_create")
+int BPF_PROG(observe_create, int family, int type, int protocol, int kern)
 {
 	if (!kern && wants(family) && in_scope(bpf_get_current_task_btf()))
 		see_socket(family, type, protocol);
-	return ret;
+	return 0;
 }
 
 /*
