@@ -6,19 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
-
-	"profile/internal/cgroup"
 )
 
 // command is the COMMAND of learn: it runs in a cgroup of its own, on this
 // terminal, and its end is the end of the session.
 type command struct {
 	args  []string
-	group cgroup.Group
+	group *commandGroup
 
 	cmd  *exec.Cmd
 	err  error         // why it could not be started
@@ -35,51 +30,19 @@ var errNotStarted = errors.New("the command was not started: learning ended befo
 
 // newCommand makes the command's cgroup, below that of this process.
 func newCommand(args []string) (*command, error) {
-	parent, err := ownGroup()
+	group, err := makeGroup()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(parent.Dir, "profile-learn-")
-	if err != nil {
-		return nil, fmt.Errorf("make a cgroup for the command: %w", err)
-	}
-	group, err := cgroup.Find(dir)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
 	return &command{args: args, group: group}, nil
-}
-
-// ownGroup is the cgroup of this process. One that has controllers enabled
-// takes no processes in its children's place; then it is the root.
-func ownGroup() (cgroup.Group, error) {
-	raw, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return cgroup.Group{}, fmt.Errorf("find the own cgroup: %w", err)
-	}
-	for line := range strings.Lines(string(raw)) {
-		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			if g, err := cgroup.Find(path); err == nil {
-				return g, nil
-			}
-		}
-	}
-	return cgroup.Root()
 }
 
 // start runs the command, and calls ended when it is over or could not be
 // started. It forwards what is sent to this process alone.
 func (c *command) start(ended func()) {
-	dir, err := os.Open(c.group.Dir)
-	if err != nil {
-		c.err = err
-		ended()
-		return
-	}
-	defer dir.Close()
 	c.cmd = exec.Command(c.args[0], c.args[1:]...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(c.group.held.Fd())}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, forwarded()...)
 	if c.err = c.cmd.Start(); c.err != nil {
@@ -136,7 +99,7 @@ func (c *command) wait() error {
 	if c.done != nil {
 		<-c.done
 	}
-	err := c.removeGroup()
+	err := c.group.remove()
 	switch {
 	case c.err != nil:
 		return errors.Join(fmt.Errorf("start the command: %w", c.err), err)
@@ -153,20 +116,4 @@ func (c *command) wait() error {
 		return codeError{ws.ExitStatus()}
 	}
 	return nil
-}
-
-func (c *command) removeGroup() error {
-	above := filepath.Join(filepath.Dir(c.group.Dir), "cgroup.procs")
-	var err error
-	for range 100 {
-		if err = os.Remove(c.group.Dir); err == nil || errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		pids, _ := os.ReadFile(filepath.Join(c.group.Dir, "cgroup.procs"))
-		for _, pid := range strings.Fields(string(pids)) {
-			_ = os.WriteFile(above, []byte(pid), 0) // it may have ended
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return fmt.Errorf("remove the command's cgroup: %w", err)
 }

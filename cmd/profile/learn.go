@@ -74,6 +74,7 @@ func learn(c *cli.Context) error {
 	if c.IsSet("from") {
 		return learnFrom(c)
 	}
+	clearGroups()
 	if c.NArg() == 0 {
 		group, err := findCgroup(c)
 		if err != nil {
@@ -95,7 +96,7 @@ func learn(c *cli.Context) error {
 	defer end()
 	stop := context.AfterFunc(c.Context, end)
 	shown := newProgress(os.Stderr)
-	err = learnIn(c, ctx, command.group, func(at time.Time) {
+	err = learnIn(c, ctx, command.group.Group, func(at time.Time) {
 		shown.opened(at)
 		if stop() {
 			command.start(end)

@@ -51,6 +51,7 @@ func release(c *cli.Context) (err error) {
 	if len(names) == 0 {
 		fmt.Println("nothing was in force")
 	}
+	clearGroups()
 	return clearCanaries(st)
 }
 
