@@ -18,6 +18,8 @@ static int family_of(const char *name)
 		return AF_PACKET;
 	if (!strcmp(name, "vsock"))
 		return AF_VSOCK;
+	if (!strcmp(name, "smc"))
+		return AF_SMC;
 	return AF_INET;
 }
 

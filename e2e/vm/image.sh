@@ -100,8 +100,9 @@ ln -sf nc.openbsd usr/bin/nc
 
 mv boot/vmlinuz-* ../out/vmlinuz
 name=$(ls usr/lib/modules)
-# Socket families and overlay are of use there, drivers are not.
-find usr/lib/modules/*/kernel/{drivers,fs} -name '*.ko*' \
+# Socket families (that of SMC needs ib_core) and overlay are of use there,
+# drivers are not.
+find usr/lib/modules/*/kernel/{drivers,fs} -name '*.ko*' ! -name 'ib_core.ko*' \
 	! -name 'overlay.ko*' ! -name 'dummy.ko*' ! -name 'veth.ko*' ! -name 'tun.ko*' -delete
 chroot . depmod "$name"
 find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet >../out/initramfs.cpio

@@ -28,8 +28,10 @@ static __always_inline bool is_loopback(__u32 family, const struct address *a)
 {
 	bool four = (a->ip[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 	bool six = !(a->ip[0] | a->ip[1] | a->ip[2] | (a->ip[3] ^ bpf_htonl(1)));
+	bool mapped = !(a->ip[0] | a->ip[1] | (a->ip[2] ^ bpf_htonl(0xffff))) &
+		      ((a->ip[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000));
 
-	return ((family == AF_INET) & four) | ((family == AF_INET6) & six);
+	return ((family == AF_INET) & four) | ((family != AF_INET) & (six | mapped));
 }
 
 /* FNV-1a over what tells one use from another; never 0, which is a free place. */
@@ -97,6 +99,14 @@ static __always_inline void see_use(
 	count(kind, true);
 }
 
+/* A socket of another family has an address of AF_INET in the form of AF_INET6. */
+static __always_inline void map_four(struct address *a)
+{
+	a->ip[3] = a->ip[0];
+	a->ip[2] = bpf_htonl(0xffff);
+	a->ip[0] = 0;
+}
+
 /*
  * The cgroup of these programs is that in which a socket was opened. So they are
  * attached to the root, and ask whether it is for the policy's processes that a
@@ -104,12 +114,15 @@ static __always_inline void see_use(
  */
 static __always_inline int see_address4(__u16 kind, struct bpf_sock_addr *ctx)
 {
+	__u32 family = ctx->sk ? ctx->sk->family : AF_INET;
 	struct address a = {};
 
 	a.ip[0] = ctx->user_ip4;
+	if (family != AF_INET)
+		map_four(&a);
 	a.port = __builtin_bswap16(ctx->user_port);
-	if (wants(AF_INET) && in_scope(bpf_get_current_task_btf()))
-		see_use(kind, AF_INET, ctx->type, ctx->protocol, &a);
+	if (wants(family) && in_scope(bpf_get_current_task_btf()))
+		see_use(kind, family, ctx->type, ctx->protocol, &a);
 	return 1;
 }
 
@@ -168,19 +181,23 @@ static __always_inline void see_sockaddr(__u16 kind, struct socket *sock, void *
 {
 	struct sock *sk = BPF_CORE_READ(sock, sk);
 	struct address a = {};
-	__u16 family = 0, port = 0;
+	__u16 form = 0, port = 0;
+	__u32 family;
 
 	if (!sk || !address || !in_scope(bpf_get_current_task_btf()))
 		return;
-	bpf_probe_read_kernel(&family, sizeof(family), address);
-	if ((family != AF_INET && family != AF_INET6) || !wants(family))
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	bpf_probe_read_kernel(&form, sizeof(form), address);
+	if ((form != AF_INET && form != AF_INET6) || !wants(family))
 		return;
 	/* struct sockaddr_in and sockaddr_in6 of the user's interface */
 	bpf_probe_read_kernel(&port, sizeof(port), address + 2);
-	if (family == AF_INET)
+	if (form == AF_INET)
 		bpf_probe_read_kernel(a.ip, 4, address + 4);
 	else
 		bpf_probe_read_kernel(a.ip, 16, address + 8);
+	if (form == AF_INET && family != AF_INET)
+		map_four(&a);
 	a.port = __builtin_bswap16(port);
 	see_use(kind, family, BPF_CORE_READ(sk, sk_type), BPF_CORE_READ(sk, sk_protocol), &a);
 }
