@@ -170,6 +170,8 @@ static void open_by_vfork(struct spec s)
 	await(pid);
 }
 
+#include "trace.h"
+
 static volatile sig_atomic_t ended;
 
 static void end(int signal)
@@ -235,7 +237,14 @@ int main(int argc, char **argv)
 			return exec_by_vfork(argv), 0;
 		else if (!strcmp(op, "thread-exec"))
 			exec_by_thread(argv);
-		else if (!strcmp(op, "chroot")) { /* and executes the rest in it */
+		else if (!strcmp(op, "trace")) /* the rest, a program and its arguments */
+			return follow(start_traced(argv)), 0;
+		else if (!strcmp(op, "puppet")) { /* the same, which is made to open a socket */
+			pid_t pid = start_traced(argv + 1);
+
+			make_open(pid, parse(*argv));
+			return follow(pid), 0;
+		} else if (!strcmp(op, "chroot")) { /* and executes the rest in it */
 			if (chroot(*argv) || chdir("/"))
 				fail(*argv);
 			execv(argv[1], argv + 1);
