@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,7 +43,11 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[1] + ".sock")
 	if args[0] == "start" {
 		startDaemon(ts, path, args[2:])
-		ts.Setenv(args[1], "unix://"+path)
+		address := "unix://" + path
+		ts.Setenv(args[1], address)
+		if s := of(ts); s.others == nil {
+			s.others = append([]string{}, listPolicies(ts, address)...)
+		}
 		return
 	}
 	got, ok := daemons.LoadAndDelete(path)
@@ -103,30 +108,35 @@ func startDaemon(ts *testscript.TestScript, path string, flags []string) {
 }
 
 // policies ADDRESS PREFIX N: the agent lists so many policies of the prefix,
-// within a while.
+// within a while, beside those that were in force before the script's first.
 func cmdPolicies(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
-	conn, err := grpc.NewClient(args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
-	ts.Check(err)
-	defer conn.Close()
-	client := tetragon.NewFineGuidanceSensorsClient(conn)
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
 	var names []string
 	for range 200 {
-		list, err := client.ListTracingPolicies(ctx, &tetragon.ListTracingPoliciesRequest{})
-		ts.Check(err)
-		names = nil
-		for _, p := range list.GetPolicies() {
-			if strings.HasPrefix(p.GetName(), args[1]) {
-				names = append(names, p.GetName())
-			}
-		}
+		names = slices.DeleteFunc(listPolicies(ts, args[0]), func(name string) bool {
+			return !strings.HasPrefix(name, args[1]) || slices.Contains(of(ts).others, name)
+		})
 		if len(names) == want {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	ts.Fatalf("policies %q, want %d", names, want)
+}
+
+// listPolicies gives the names of the policies that an agent lists.
+func listPolicies(ts *testscript.TestScript, address string) []string {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	list, err := tetragon.NewFineGuidanceSensorsClient(conn).ListTracingPolicies(ctx, &tetragon.ListTracingPoliciesRequest{})
+	ts.Check(err)
+	var names []string
+	for _, p := range list.GetPolicies() {
+		names = append(names, p.GetName())
+	}
+	return names
 }

@@ -27,6 +27,7 @@ type script struct {
 	learner *learner
 	servers map[string]*server
 	running []*exec.Cmd // in the background, inside the cgroup
+	others  []string    // policies that an agent held before the script's; nil until it is asked
 }
 
 func of(ts *testscript.TestScript) *script { return ts.Value(key{}).(*script) }
