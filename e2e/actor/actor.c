@@ -213,6 +213,9 @@ static int perform(char **argv)
 				await(pid);
 				return 0;
 			}
+		} else if (!strcmp(op, "newpid")) { /* for the children, by fork */
+			if (unshare(CLONE_NEWPID))
+				fail("unshare");
 		} else if (!strcmp(op, "clone")) { /* the same, with the child in a cgroup */
 			pid_t pid = fork_into(arg);
 
