@@ -170,6 +170,7 @@ static void open_by_vfork(struct spec s)
 	await(pid);
 }
 
+#include "stray.h"
 #include "trace.h"
 
 static volatile sig_atomic_t ended;
@@ -239,6 +240,8 @@ int main(int argc, char **argv)
 			exec_by_thread(argv);
 		else if (!strcmp(op, "trace")) /* the rest, a program and its arguments */
 			return follow(start_traced(argv)), 0;
+		else if (!strcmp(op, "stray")) /* in a cgroup */
+			stray(*argv, parse(argv[1])), argv++;
 		else if (!strcmp(op, "puppet")) { /* the same, which is made to open a socket */
 			pid_t pid = start_traced(argv + 1);
 
