@@ -77,6 +77,8 @@ func TestJudge(t *testing.T) {
 	const gap12 = "gap: 12 observations lost between 2026-03-01T01:00:00Z and 2026-03-01T01:30:00Z in session a (the ring was full)"
 	noHook := watched("a", 0, 10)
 	noHook.NoSocketHook, noHook.Windows = true, nil
+	recorded := noHook
+	recorded.Agent = store.Recording
 	elsewhere := withGap(watched("b", 0, 10), lost)
 	elsewhere.Only = []string{"/opt/**"}
 	killed := watched("a", 0, 10)
@@ -131,6 +133,15 @@ func TestJudge(t *testing.T) {
 			kind: Unproven, reasons: []string{"runs cross unwatched time"}},
 		{name: "a session without a socket hook proves nothing", sessions: []store.Session{noHook}, rows: []store.Evidence{row("a", runs(9))},
 			kind: Unproven, reasons: []string{"the session has no socket hook", "no complete run (needs 1)"}},
+
+		{name: "a record without a socket hook proves nothing", sessions: []store.Session{recorded}, rows: []store.Evidence{row("a", runs(9))},
+			kind: Unproven, reasons: []string{"the record has no socket hook", "no complete run (needs 1)"}},
+		{name: "start not seen is not all, beside a run that crosses unwatched time", rows: []store.Evidence{row("a", store.Tally{UnseenCount: 1, Crossed: 1})},
+			kind: Unproven, reasons: []string{"runs cross unwatched time", "no complete run (needs 1)"}},
+		{name: "start not seen is not all, beside a run that was seen", rows: []store.Evidence{row("a", store.Tally{UnseenCount: 1, Seen: 1})},
+			kind: Unproven, reasons: []string{"no complete run (needs 1)"}},
+		{name: "a name that was not resolved", rows: []store.Evidence{keyed("host", store.Unresolved+"/usr/bin/tool", row("a", runs(9)))},
+			kind: Unproven, reasons: []string{"name not resolved"}},
 
 		{name: "a gap leaves no quiet", sessions: []store.Session{withGap(watched("a", 0, 10), lost)}, rows: []store.Evidence{row("a", runs(9))},
 			kind: Unproven, reasons: []string{gap12}},
