@@ -242,7 +242,7 @@ func (p *planner) tellWould(file string, seen []store.Attempt) string {
 	n := p.wouldKills(file, seen)
 	switch {
 	case n == 0:
-		return fmt.Sprintf("may be what would have been killed in monitor, %d times, of which nobody listened to the name: status --follow and enforce --watch do", p.unheard[file])
+		return fmt.Sprintf("may be what would have been killed in monitor (×%d) while nobody listened to whose names: enforce --watch and status --follow do", p.unheard[file])
 	case n == 1:
 		return "would have been killed once in monitor"
 	}

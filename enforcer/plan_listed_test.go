@@ -91,7 +91,7 @@ func TestPlanHoldsFromPromotionWhatMayHaveBeenTheUnheard(t *testing.T) {
 	file := s.learned("tool", runs(1))
 	other := s.learned("other", runs(1)) // was not monitored
 	s.loaded(store.StageMonitor, file).Kills = []store.Kill{{Would: 3}}
-	mustHold(t, s.mustPlan(other), file, "may be what would have been killed in monitor, 3 times")
+	mustHold(t, s.mustPlan(other), file, "may be what would have been killed in monitor (×3)")
 	s.o.Stage = store.StageMonitor
 	s.mustPlan(other, file)
 	s.o.Stage, s.o.Include = store.StageEnforce, []string{file}

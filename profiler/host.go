@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/prometheus/procfs"
@@ -74,7 +75,7 @@ func (host) file(path string, at int64) store.FileID {
 	switch err := unix.Stat(path, &st); {
 	case errors.Is(err, fs.ErrNotExist):
 		return changedSince
-	case err != nil:
+	case err != nil, st.Ctim.Nano() > time.Now().UnixNano(): // the clock was set back: times tell nothing
 		return store.FileID{}
 	case st.Ctim.Nano() > at:
 		return changedSince

@@ -45,6 +45,17 @@ func (m *meters) based() bool {
 	return true
 }
 
+// settled is the time up to which it is known of each what was lost.
+func (m *meters) settled() time.Time {
+	since := time.Now()
+	for _, one := range m.of {
+		if one.settled.Before(since) {
+			since = one.settled
+		}
+	}
+	return since
+}
+
 // restart begins anew with what can have been missed.
 func (m *meters) restart(now time.Time) {
 	for name := range m.of {

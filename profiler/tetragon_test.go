@@ -57,6 +57,21 @@ func TestLossThatOnlyTheCounterTells(t *testing.T) {
 	}
 }
 
+func TestALossThatCannotBeAskedAboutAtTheEndIsAGap(t *testing.T) {
+	t.Parallel() // it waits for an answer
+	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+		n.runs(99, "/usr/bin/net", true)
+		n.runs(100, "/usr/bin/quiet", false)
+		time.Sleep(3 * time.Second)
+		n.agent.Lose(7)
+		n.agent.Hang(true)
+		time.AfterFunc(12*time.Second, func() { n.agent.Hang(false) }) // so that the policies can be taken off
+	})
+	if len(session.Gaps) != 1 || !strings.Contains(session.Gaps[0].Cause, "whether the last observations were lost is not known") {
+		t.Errorf("gaps %s, want that it is not known what was lost", gapsOf(t, session))
+	}
+}
+
 func TestAnAgentThatDoesNotCountIsAGap(t *testing.T) {
 	_, session, fake := learnFrom(t, agenttest.Options{Version: "v1.3.0"}, func(n *node) {
 		n.runs(100, "/usr/bin/net", true)

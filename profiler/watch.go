@@ -202,24 +202,39 @@ func (l *learner) poll(ctx context.Context) error {
 
 // close proves the last of a window.
 func (l *learner) close(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, heldBack+closeWithin)
-	defer cancel()
 	if _, opened := l.opened(); !opened || l.events.ended() {
 		return
 	}
 	if l.bird != nil {
-		l.prove(ctx, l.events, closeWithin)
+		proving, cancel := context.WithTimeout(ctx, heldBack)
+		l.prove(proving, l.events, closeWithin)
+		cancel()
 	}
-	if !l.counts() {
-		return
+	if l.counts() {
+		l.settleLast(ctx)
 	}
+}
+
+// settleLast waits until it is known what of the session was lost, as long as
+// that can take.
+func (l *learner) settleLast(ctx context.Context) {
 	l.mu.Lock()
+	since := l.meters.settled()
 	if l.bird == nil {
 		l.fold.Ask()
 	}
 	l.mu.Unlock()
-	if err := l.verify(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, heldBack+sharperWithin+closeWithin)
+	defer cancel()
+	err := l.verify(ctx)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
 		l.Log.Warn("whether the last observations were lost is not known", "error", err)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.fold.Lost(since, time.Now(), "whether the last observations were lost is not known", 0)
 	}
 }
 
