@@ -29,6 +29,11 @@ func TestNothingIsQuietWhileItsSocketsAreNotAskedFor(t *testing.T) {
 		{"before it was seen", runs(3), []store.Narrowed{{Path: path, From: at(0), To: at(0.5)}}, Quiet, false},
 		{"after it was seen", runs(3), []store.Narrowed{{Path: path, From: at(3)}}, Quiet, false},
 		{"while it goes on", going(runs(3), 1), []store.Narrowed{{Path: path, From: at(3)}}, Unproven, true},
+		{"while one that ran before goes on", func() store.Tally {
+			t := runs(3)
+			t.UnseenCount, t.Unseen = 1, []store.Process{{PID: 7, Start: at(0)}}
+			return t
+		}(), []store.Narrowed{{Path: path, From: at(3)}}, Unproven, true},
 		{"before and after", runs(3), []store.Narrowed{{Path: path, From: at(0), To: at(0.5)}, {Path: path, From: at(3)}}, Quiet, false},
 		{"a network user", used(runs(3), "inet", "stream"), []store.Narrowed{{Path: path, From: at(1.5)}}, Network, true},
 		{"a network user, once it has gone", used(runs(3), "inet", "stream"), []store.Narrowed{{Path: path, From: at(3)}}, Network, false},

@@ -62,3 +62,12 @@ func TestACanaryWhoseEndWasLostHasNotComeBack(t *testing.T) {
 		t.Error("it opened the window")
 	}
 }
+
+func TestAnAnswerThatComesAfterTheWindowProvesNothing(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Verify = true }).open()
+	w.runs(10, "/bin/a")
+	w.canary() // asks
+	w.f.Overdue()
+	w.f.Verified()
+	w.want("/bin/a", count{Seen: 1})
+}
