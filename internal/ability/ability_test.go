@@ -63,6 +63,8 @@ func TestOf(t *testing.T) {
 		{"static and silent", silentC, []string{".c", "-static"}, nil, ""},
 		{"static with a socket", socketC, []string{".c", "-static", "-nostartfiles", "-Wl,-e,main"}, []string{Sockets}, ""},
 		{"static and stripped", socketC, []string{".c", "-static", "-s"}, nil, "static, without symbols"},
+		{"static, placed anywhere", socketC, []string{".c", "-static-pie"}, []string{Sockets}, ""},
+		{"static, placed anywhere and stripped", socketC, []string{".c", "-static-pie", "-s"}, nil, "static, without symbols"},
 		{"Go, silent", silent, []string{".go"}, nil, ""},
 		{"Go, with net/http, stripped", http, []string{".go", "-ldflags=-s -w"}, []string{Sockets, Resolver, TLS}, ""},
 		{"Go, with a system call of its own", raw, []string{".go", "-buildmode=pie"}, []string{Sockets}, ""},

@@ -77,7 +77,12 @@ func TestOfDpkg(t *testing.T) {
 func TestOfDpkgWhereBinIsNotMerged(t *testing.T) {
 	root := t.TempDir()
 	writeAll(t, root, dpkgOfTest)
+	if err := os.Symlink("opt/lib", filepath.Join(root, "lib")); err != nil {
+		t.Fatal(err)
+	}
 	mustOwn(t, root, map[string][]Package{
+		"/usr/lib/tool/help": nil, // it lists /lib/tool/help
+
 		"/bin/ls":     {{"coreutils", "9.1-1", "dpkg"}},
 		"/usr/bin/ls": nil, // another file
 		"/bin/tail":   nil,

@@ -58,10 +58,10 @@ func fromRPM(ctx context.Context, root, path string) ([]Package, error) {
 	return slices.Compact(owners), nil
 }
 
-// isNobodys reports whether rpm has said, and nothing besides, that no package
-// has the path. Of a file that is not there, it says that instead.
+// isNobodys reports whether rpm has said that no package has the path. Of a file
+// that is not there, it says that instead, and nothing besides.
 func isNobodys(path, out, errs string) bool {
-	return out == "file "+path+" is not owned by any package\n" && errs == "" ||
+	return out == "file "+path+" is not owned by any package\n" ||
 		out == "" && errs == "error: file "+path+": No such file or directory\n"
 }
 

@@ -85,7 +85,7 @@ func TestTimersOfSystemd(t *testing.T) {
 
 func TestATimerThatFollowsItselfRunsAgain(t *testing.T) {
 	jobs := []Job{{Name: "a.timer"}, {Name: "b.timer"}}
-	setTimers(jobs, "Id=a.timer\nTimersMonotonic={ OnUnitActiveUSec=1d ; next_elapse=0 }\nTimersMonotonic={ OnUnitInactiveUSec=1h ; next_elapse=0 }\nAccuracyUSec=1min\n\n"+
+	setTimers(jobs, "Id=a.timer\nTimersMonotonic={ OnUnitInactiveUSec=1h ; next_elapse=0 }\nTimersMonotonic={ OnUnitActiveUSec=1d ; next_elapse=0 }\nAccuracyUSec=1min\n\n"+
 		"Id=other.timer\nTimersMonotonic={ OnUnitActiveUSec=1s ; next_elapse=0 }\n", time.UTC)
 	for i, want := range [][]bool{{false, true}, {false, false}} {
 		for n, minutes := range []time.Duration{120, 121} {
