@@ -3,6 +3,10 @@ package profiler
 import (
 	"testing"
 	"time"
+
+	api "github.com/cilium/tetragon/api/v1/tetragon"
+
+	"profile/internal/tetragon"
 )
 
 // What is told late, or in another order than it happened, counts by when it
@@ -70,4 +74,70 @@ func TestAnAnswerThatComesAfterTheWindowProvesNothing(t *testing.T) {
 	w.f.Overdue()
 	w.f.Verified()
 	w.want("/bin/a", count{Seen: 1})
+}
+
+func TestAForkThatIsToldLateIsNotHeeded(t *testing.T) {
+	w := newWorld(t).open()
+	w.exec(20, "/bin/b")
+	w.pass(time.Second)
+	w.exec(11, "/bin/a")
+	young := w.live[11]
+	w.pass(-time.Second)
+	w.fork(20, 11)
+	w.live[11] = young
+	w.pass(2 * time.Second)
+	w.exit(11, 20)
+	w.canary()
+	w.want("/bin/a", count{Seen: 1, Complete: 1, Clean: 1})
+	w.want("/bin/b", count{Seen: 1, Complete: 1, Clean: 1})
+	if gaps := w.session().Gaps; len(gaps) > 0 {
+		t.Errorf("gaps %v", gaps)
+	}
+}
+
+func TestWhatEndedBeforeTheWindowHasNoRow(t *testing.T) {
+	w := newWorld(t)
+	w.before(10, "/bin/a")
+	w.exit(10)
+	w.open().flush()
+	if len(w.rows) > 0 {
+		t.Errorf("rows %v", w.rows)
+	}
+}
+
+// An agent that tells of no forks is asked by the socket of a process that it
+// does not know: a child of one that it knows, but only if that one's image is
+// its own.
+func TestAProcessWithAnExecOfItsOwnIsNoFork(t *testing.T) {
+	for flags, want := range map[string]count{
+		"execve":       {Seen: 1, Going: 1, Network: 1},
+		"execve clone": {Seen: 1, Going: 1, Network: 1, Unseen: 1, Alive: 1},
+	} {
+		w := newWorld(t, func(c *Config) { c.Forks = false })
+		w.canary("fork")
+		w.exec(20, "/bin/a")
+		parent, child := w.live[20], w.process(21, "/bin/a", flags)
+		w.send(&api.GetEventsResponse{Event: &api.GetEventsResponse_ProcessKprobe{ProcessKprobe: &api.ProcessKprobe{
+			Process: child, Parent: parent, FunctionName: tetragon.CallSocketCreate, Args: ints(2, 1, 0, 0),
+			Data: []*api.KprobeArgument{raw(tetragon.LabelPath, "/bin/a")}, PolicyName: testPolicy}}})
+		if got := w.rowsOf("/bin/a"); got != want {
+			t.Errorf("%s: got %+v, want %+v", flags, got, want)
+		}
+	}
+}
+
+// rowsOf adds up the tallies of a path, of whatever file.
+func (w *world) rowsOf(path string) count {
+	w.flush()
+	var sum count
+	for _, x := range w.rows[path].Files {
+		sum.Seen += x.Seen
+		sum.Going += x.Going.Clean
+		sum.Unseen += x.UnseenCount
+		sum.Alive += len(x.Unseen)
+		for _, u := range x.Network {
+			sum.Network += u.Runs
+		}
+	}
+	return sum
 }
