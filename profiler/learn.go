@@ -95,7 +95,7 @@ func Learn(ctx context.Context, o Options) (_ *store.Session, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	if err := clearKilled(ctx, o); err != nil {
+	if err := ClearKilled(ctx, o.Agent, o.Store, o.Log); err != nil {
 		return nil, err
 	}
 	var bird *canary.Canary

@@ -142,65 +142,6 @@ func formatID(at time.Time, unique string) string {
 	return at.UTC().Format("20060102t150405z") + "-" + unique
 }
 
-// clearKilled ends the sessions that were killed: the lock on the database, which
-// the caller holds, proves that none of its sessions lives. What they left
-// loaded is deleted, and nothing of another database.
-func clearKilled(ctx context.Context, o Options) error {
-	var sessions []store.Session
-	err := o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		sessions, err = tx.Sessions()
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("look for killed sessions: %w", err)
-	}
-	loaded, err := o.Agent.Policies(ctx, tetragon.LearnPrefix)
-	if err != nil {
-		return err
-	}
-	var killed []store.Session
-	for _, s := range sessions {
-		if s.Ended.IsZero() {
-			killed = append(killed, s)
-		}
-	}
-	for _, st := range loaded {
-		if !slices.ContainsFunc(sessions, func(s store.Session) bool { return isOf(st.GetName(), PolicyName(s.ID)) }) {
-			continue
-		}
-		o.Log.Info("deleting the audit policy of a session that was killed", "policy", st.GetName())
-		if err := o.Agent.Delete(ctx, st.GetName()); err != nil {
-			return err
-		}
-	}
-	if len(killed) == 0 {
-		return nil
-	}
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
-	err = o.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, s := range killed {
-			s.End, s.Ended = endKilled, s.Started
-			if s.BootID != "" && s.BootID != boot {
-				s.End = endReboot
-			}
-			if n := len(s.Windows); n > 0 {
-				s.Ended = s.Windows[n-1].To
-			}
-			if err := tx.PutSession(&s); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("end the sessions that were killed: %w", err)
-	}
-	return nil
-}
-
 // flush stores what changed since the last one, all of it or nothing. What
 // could not be stored is tried again with the next.
 func (l *learner) flush(ctx context.Context) error {

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 
 	"github.com/urfave/cli/v2"
 
 	"profile/enforcer"
 	"profile/internal/canary"
 	"profile/internal/tetragon"
+	"profile/profiler"
 	"profile/store"
 )
 
@@ -52,11 +56,12 @@ func release(c *cli.Context) (err error) {
 		fmt.Println("nothing was in force")
 	}
 	clearGroups()
-	return clearCanaries(st)
+	return clearLearners(c.Context, st)
 }
 
-// clearCanaries removes what a killed learner left; a live one keeps its own.
-func clearCanaries(st *store.Store) error {
+// clearLearners removes what killed learners left, here and in agents; a live
+// one keeps its own.
+func clearLearners(ctx context.Context, st *store.Store) error {
 	lock, err := st.LockLearn()
 	if err != nil {
 		var held *store.HeldError
@@ -65,5 +70,17 @@ func clearCanaries(st *store.Store) error {
 		}
 		return err
 	}
-	return errors.Join(canary.Clear(st.Path()), lock.Release())
+	addresses, err := profiler.Abandoned(ctx, st)
+	errs := []error{err, canary.Clear(st.Path())}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	for _, address := range addresses {
+		agent, err := connect(ctx, address, st.Path())
+		if err != nil {
+			// One that is gone has nothing loaded.
+			log.Warn("a learner was killed, and its audit policies may be loaded still", "agent", address, "error", err)
+			continue
+		}
+		errs = append(errs, profiler.ClearKilled(ctx, agent, st, log), agent.Close())
+	}
+	return errors.Join(append(errs, lock.Release())...)
 }
