@@ -141,3 +141,19 @@ func (w *world) rowsOf(path string) count {
 	}
 	return sum
 }
+
+func TestTheOldestAndTheNewestOfWhatGoesOn(t *testing.T) {
+	w := newWorld(t).open()
+	var times []time.Time
+	for pid := range uint32(20) { // the fold goes through them in any order
+		w.exec(10+pid, "/bin/a")
+		times = append(times, w.now)
+	}
+	going := w.tally("/bin/a").Going
+	first, last := times[0], times[len(times)-1]
+	for _, got := range [][2]time.Time{{going.Oldest, first}, {going.OldestAny, first}, {going.Newest, last}, {going.NewestAny, last}} {
+		if !got[0].Equal(got[1]) {
+			t.Errorf("got %v, want %v; %+v", got[0], got[1], going)
+		}
+	}
+}
