@@ -10,11 +10,15 @@ import (
 
 func TestTheAuditPoliciesAreOnesThatTetragonTakes(t *testing.T) {
 	agent := &tetragon.Agent{Families: tetragon.NetworkFamilies()[:4]}
+	telling := &tetragon.Agent{Families: agent.Families, Uses: []string{tetragon.CallConnect, tetragon.CallBind}}
+	except := []string{"/usr/bin/curl", "/opt/a b: #c", "on"}
 	for name, p := range map[string]*tetragon.Policy{
 		"execs and forks":   profiler.ProcessPolicy("20260102t030405z-abcdef"),
 		"forks":             profiler.ForkPolicy("20260102t030405z-abcdef"),
 		"sockets":           profiler.SocketPolicy("20260102t030405z-abcdef", agent, 1, nil),
-		"sockets, narrowed": profiler.SocketPolicy("20260102t030405z-abcdef", agent, 2, []string{"/usr/bin/curl", "/opt/a b: #c", "on"}),
+		"sockets, narrowed": profiler.SocketPolicy("20260102t030405z-abcdef", agent, 2, except),
+		"uses":              profiler.SocketPolicy("20260102t030405z-abcdef", telling, 1, nil),
+		"uses, narrowed":    profiler.SocketPolicy("20260102t030405z-abcdef", telling, 2, except),
 	} {
 		text, err := p.Marshal()
 		if err != nil {

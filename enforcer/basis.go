@@ -92,7 +92,7 @@ var reaches = []struct {
 }
 
 // tellReach tells what sockets were used for, as far as that is known.
-func tellReach(u store.Use) string {
+func tellReach(u store.Use, atLeast bool) string {
 	var told []string
 	for _, one := range reaches {
 		if u.Reach&one.reach != 0 {
@@ -106,6 +106,9 @@ func tellReach(u store.Use) string {
 			to = "" // the other side may have begun
 		}
 		text += " (" + to + strings.Join(u.Destinations, ", ") + ")"
+	}
+	if text != "" && atLeast {
+		text += ", as far as the agent was asked"
 	}
 	if u.Inherited > 0 {
 		if text != "" {

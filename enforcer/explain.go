@@ -183,7 +183,7 @@ func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 		say("%s %q: %s", as, name, count(e.Runs, "run"))
 	}
 	for _, u := range v.Network {
-		if reach := tellReach(u); reach != "" {
+		if reach := tellReach(u, v.AtLeast); reach != "" {
 			say("%s %s: %s", u.Family, u.Type, reach)
 		}
 	}

@@ -40,6 +40,9 @@ func (x *explainer) session(row store.Evidence) []string {
 	if end := x.tellEnd(s); end != "" {
 		lines = append(lines, "  "+end)
 	}
+	if what := sessionRow(&session{Session: s}).NotWatched(); what != "" {
+		lines = append(lines, "  not watched: "+what)
+	}
 	for _, n := range s.Narrowed {
 		if n.Path != row.Key.Path {
 			continue

@@ -87,6 +87,16 @@ var stories = map[string]func(s *scene) (name string, o ExplainOptions){
 		symlink(s.t, file, link)
 		return link, ExplainOptions{}
 	},
+	"narrowed": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "fetch")
+		t := s.asIs(file, named(runs(6), file))
+		t.Network = []store.Use{{Family: "inet", Type: "stream", Runs: 2, First: at(1), Last: at(1), Reach: store.ReachLoopback}}
+		s.sessions[0].Agent, s.sessions[0].Hook = "unix:///run/tetragon.sock", "kprobe/security_socket_create"
+		s.sessions[0].Handed, s.sessions[0].NoSendHook = false, true
+		s.sessions[0].Narrowed = []store.Narrowed{{Path: file, From: at(1)}}
+		s.add("host", file, "a", t)
+		return file, ExplainOptions{}
+	},
 	"start-not-seen": func(s *scene) (string, ExplainOptions) {
 		file := program(s.t, s.dir, "daemon")
 		s.add("host", file, "a", s.asIs(file, store.Tally{UnseenCount: 1}))

@@ -110,16 +110,19 @@ func (r *Report) judged() iter.Seq2[Row, error] {
 func (r *Report) Sessions() []SessionRow {
 	rows := []SessionRow{}
 	for _, id := range r.c.ids {
-		s := r.c.sessions[id]
-		row := SessionRow{ID: id, Agent: s.Agent, Hook: s.Hook, Families: append([]string{}, s.Families...),
-			From: s.Started.UTC(), To: s.end().UTC(), AwakeSeconds: s.Awake.Seconds(), Gaps: []GapRow{},
-			UsesWatched: s.Reach, HandedWatched: s.Handed}
-		for _, g := range s.Gaps {
-			row.Gaps = append(row.Gaps, GapRow{From: g.From.UTC(), To: g.To.UTC(), Cause: g.Cause, Count: g.Count})
-		}
-		rows = append(rows, row)
+		rows = append(rows, sessionRow(r.c.sessions[id]))
 	}
 	return rows
+}
+
+func sessionRow(s *session) SessionRow {
+	row := SessionRow{ID: s.ID, Agent: s.Agent, Hook: s.Hook, Families: append([]string{}, s.Families...),
+		From: s.Started.UTC(), To: s.end().UTC(), AwakeSeconds: s.Awake.Seconds(), Gaps: []GapRow{},
+		UsesWatched: s.Reach, HandedWatched: s.Handed, SendsWatched: s.Reach && !s.NoSendHook}
+	for _, g := range s.Gaps {
+		row.Gaps = append(row.Gaps, GapRow{From: g.From.UTC(), To: g.To.UTC(), Cause: g.Cause, Count: g.Count})
+	}
+	return row
 }
 
 // Missing returns those of the options' Executables of which Rows met no

@@ -159,6 +159,7 @@ func TestReportRowsAreAsPrinted(t *testing.T) {
 func TestReportSessionsAreAsPrinted(t *testing.T) {
 	killed := watched("b", 10, 20)
 	killed.Ended, killed.Awake, killed.Reach = time.Time{}, 90*time.Minute, true
+	killed.Handed = false
 	s := database(t, func(tx *store.Tx) error {
 		return putAll(tx, []store.Session{watched("a", 0, 10), withGap(killed, lost)}, nil)
 	})
@@ -170,7 +171,7 @@ func TestReportSessionsAreAsPrinted(t *testing.T) {
 		text, err := json.Marshal(r.Sessions())
 		const want = `[{"id":"b","agent":"embedded","hook":"cgroup/sock_create","families":["inet","inet6","packet"],` +
 			`"from":"2026-03-01T10:00:00Z","to":"2026-03-01T20:00:00Z","awake_seconds":5400,` +
-			`"gaps":[{"from":"2026-03-01T01:00:00Z","to":"2026-03-01T01:30:00Z","cause":"the ring was full","count":12}],"uses_watched":true,"handed_watched":false}]`
+			`"gaps":[{"from":"2026-03-01T01:00:00Z","to":"2026-03-01T01:30:00Z","cause":"the ring was full","count":12}],"uses_watched":true,"handed_watched":false,"sends_watched":true}]`
 		if diff := cmp.Diff(want, string(text)); diff != "" {
 			t.Errorf("sessions (-want +got):\n%s", diff)
 		}

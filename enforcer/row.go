@@ -57,8 +57,9 @@ type NetworkUse struct {
 	Destinations []string `json:"destinations,omitempty" yaml:"destinations,omitempty"` // examples of out and peer
 	// Inherited counts the runs that used a socket which they had not opened.
 	Inherited uint64 `json:"inherited,omitempty" yaml:"inherited,omitempty"`
-	// AtLeast says that Count and Last may be greater: once it was known for a
-	// network user, a Tetragon was no longer asked for its sockets.
+	// AtLeast says that Count and Last may be greater, and Reach and Destinations
+	// more: once it was known for a network user, a Tetragon was no longer asked
+	// for its sockets.
 	AtLeast bool `json:"at_least,omitempty" yaml:"at_least,omitempty"`
 }
 
@@ -92,10 +93,26 @@ type SessionRow struct {
 	To           time.Time `json:"to" yaml:"to"`
 	AwakeSeconds float64   `json:"awake_seconds" yaml:"awake_seconds"`
 	Gaps         []GapRow  `json:"gaps" yaml:"gaps"`
-	// UsesWatched says that it was watched what sockets are used for, and
-	// HandedWatched that the use of sockets which another process has opened was.
+	// UsesWatched says that it was watched what sockets are used for,
+	// HandedWatched that the use of sockets which another process has opened
+	// was, and SendsWatched that sending to an address without a connection was.
 	UsesWatched   bool `json:"uses_watched" yaml:"uses_watched"`
 	HandedWatched bool `json:"handed_watched" yaml:"handed_watched"`
+	SendsWatched  bool `json:"sends_watched" yaml:"sends_watched"`
+}
+
+// NotWatched says in plain words which uses of sockets the session could not
+// see, "" if none.
+func (s SessionRow) NotWatched() string {
+	switch {
+	case !s.UsesWatched:
+		return "what sockets are used for, and the use of sockets that were handed to a program"
+	case !s.SendsWatched:
+		return "sending to an address without a connection, and sending and receiving on sockets that were handed to a program"
+	case !s.HandedWatched:
+		return "sending and receiving on sockets that were handed to a program"
+	}
+	return ""
 }
 
 // GapRow is one gap. Count is how many observations were lost, 0 where it

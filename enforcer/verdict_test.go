@@ -20,7 +20,7 @@ func at(hours float64) time.Time { return day.Add(time.Duration(hours * float64(
 // watched is a session of the whole machine, watched from one hour to another.
 func watched(id string, from, to float64) store.Session {
 	return store.Session{ID: id, Agent: "embedded", Hook: "cgroup/sock_create", Families: []string{"inet", "inet6", "packet"},
-		Cgroup: "/", Started: at(from), Ended: at(to), Windows: []store.Window{{From: at(from), To: at(to)}}}
+		Cgroup: "/", Reach: true, Handed: true, Started: at(from), Ended: at(to), Windows: []store.Window{{From: at(from), To: at(to)}}}
 }
 
 func withGap(s store.Session, gaps ...store.Gap) store.Session {

@@ -28,9 +28,33 @@ func (l *learner) deploy(ctx context.Context) error {
 	if err := l.deployProcesses(ctx); err != nil {
 		return err
 	}
-	err := l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
+	err := l.deploySockets(ctx)
 	l.whole = err == nil
 	return err
+}
+
+// deploySockets asks for sockets, and for what they are used for unless the
+// agent does not take that.
+func (l *learner) deploySockets(ctx context.Context) error {
+	err := l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
+	if err != nil && len(l.Agent.Uses) > 0 && !isAway(err) {
+		l.Log.Warn("the agent does not tell what sockets are used for: it is asked for sockets alone", "error", err)
+		plain := *l.Agent
+		plain.Uses = nil
+		l.Agent = &plain
+		err = l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// A session in which it once was not watched is not one that watched it.
+	l.fold.cfg.Uses = l.fold.cfg.Uses && len(l.Agent.Uses) > 0
+	return err
+}
+
+// isAway reports whether the agent did not answer, so that it refused nothing.
+func isAway(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
 // add loads one policy.
@@ -64,7 +88,7 @@ func (l *learner) deployProcesses(ctx context.Context) error {
 			execs, forks = true, hasCall(p, tetragon.CallFork)
 			break
 		}
-		if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled {
+		if isAway(err) {
 			return err
 		}
 		l.Log.Warn("the agent does not take the whole audit policy: trying a smaller one", "error", err)

@@ -26,6 +26,8 @@ type Config struct {
 	// Forks says that the agent tells of forks, and Losses that what it lost
 	// is known. Without either the session has a gap over all of its windows.
 	Forks, Losses bool
+	// Uses says that the agent tells what sockets are used for.
+	Uses bool
 	// NoExecs says that the agent does not tell the executable of an exec: it
 	// goes by its name as executed.
 	NoExecs bool
@@ -81,6 +83,7 @@ type Fold struct {
 	socketHook       bool             // something of the socket hook was seen
 	forkHook         bool             // something of the fork hook was
 	execHook         bool             // something of the exec hook was
+	useHooks         useHooks         // something of these was
 	unknownUse       int              // processes that opened a socket, and nobody knows which executable they run
 	narrowed         []store.Narrowed // paths of whose sockets is not told, sorted
 	narrowedHook     bool             // a recorded event is of a learner's policy that leaves some out
@@ -170,6 +173,7 @@ func (f *Fold) kprobe(k *api.ProcessKprobe, at int64) {
 		f.forkHook = true
 		f.fork(k, at)
 	case tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend, tetragon.CallReceive:
+		f.useHooks.saw(k.GetFunctionName())
 		f.reach(k, at)
 	case tetragon.CallLeave:
 		// What it does from here on is not seen: time that was not watched.

@@ -35,6 +35,13 @@ func (m *meters) take(policy string, at int64, now time.Time) {
 	one.take(at)
 }
 
+// show notes that the socket hook of a policy works.
+func (m *meters) show(policy string) {
+	if one := m.of[policy]; one != nil {
+		one.shown = true
+	}
+}
+
 // based reports whether it is known of each what it began with.
 func (m *meters) based() bool {
 	for _, one := range m.of {
@@ -90,6 +97,7 @@ type meter struct {
 	open     []*reading // not settled yet, oldest first
 	base     int64      // posted and not received when learning began
 	based    bool       // base is known
+	shown    bool       // a socket was told of
 	lost     int64      // known to be lost since
 	settled  time.Time  // the last reading that was
 }

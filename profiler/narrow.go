@@ -16,8 +16,8 @@ import (
 
 // A Tetragon tells of every socket, and loses what is too much (FACTS 12). So
 // it is asked no more of the paths that are known for network users: a policy
-// for sockets that names them in NotIn is loaded, and once an event of it has
-// come, and all that the one before has posted, that one is deleted. Between
+// for sockets that names them in NotIn is loaded, and once it has told of a
+// socket, and all that the one before has posted, that one is deleted. Between
 // the two both post, so that no socket falls between them; a run counts a
 // socket once, however often it is told.
 
@@ -194,7 +194,7 @@ func (l *learner) replace(ctx context.Context, verified time.Time) {
 		verified = time.Now().Add(-heldBack)
 	}
 	l.mu.Lock()
-	works := l.meters.of[n.next].received > 0
+	works := l.meters.of[n.next].shown
 	if works && verified.After(n.added) {
 		at, _ := l.meters.clock(time.Now(), l.bird == nil)
 		l.fold.Narrow(n.wanted, at) // before it is so: what is stored must never claim too much

@@ -113,7 +113,8 @@ func TestLearningNarrowsItself(t *testing.T) {
 	}
 	for _, p := range fake.Added() {
 		for _, k := range p.Spec.KProbes {
-			if k.Call == tetragon.CallSocketCreate == (p.Metadata.Name == profiler.PolicyName(session.ID)) {
+			sockets := k.Call == tetragon.CallSocketCreate || k.Call == tetragon.CallConnect || k.Call == tetragon.CallBind
+			if sockets == (p.Metadata.Name == profiler.PolicyName(session.ID)) {
 				t.Errorf("policy %s has the hook %s", p.Metadata.Name, k.Call)
 			}
 		}
@@ -266,6 +267,26 @@ func TestAPolicyThatTellsNothingTakesNoOthersPlace(t *testing.T) {
 	}
 	if len(session.Gaps) == 0 {
 		t.Error("no gap, and what the next policy posted was lost")
+	}
+}
+
+func TestAPolicyThatToldOfUsesAloneTakesNoOthersPlace(t *testing.T) {
+	t.Parallel()
+	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
+		n.runs(100, "/usr/bin/net", true)
+		_, next := n.both()
+		for pid := range uint32(10) { // longer than it takes to know that nothing was lost
+			n.connects(110+pid, "/usr/bin/handed", false, "192.0.2.1:443")
+			time.Sleep(500 * time.Millisecond)
+		}
+		if loaded := n.agent.Loaded(); len(loaded) != 3 || loaded[2] != next {
+			t.Errorf("policies %q are loaded, and the next one has told of no socket", loaded)
+		}
+		n.proveNext()
+		n.narrowed()
+	}, hurry)
+	if len(session.Narrowed) == 0 || len(session.Gaps) != 0 {
+		t.Errorf("session %+v, want one that was narrowed at last, without a gap", session)
 	}
 }
 

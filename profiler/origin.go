@@ -133,7 +133,8 @@ func (l *learner) leaveCanaries() bool {
 	l.origin.settle()
 	l.bird, l.session.BootID, l.session.Machine = nil, "", ""
 	cfg := l.config()
-	cfg.NoExecs, cfg.Forks = l.fold.cfg.NoExecs, l.fold.cfg.Forks // as it was deployed
+	was := l.fold.cfg
+	cfg.NoExecs, cfg.Forks, cfg.Uses = was.NoExecs, was.Forks, was.Uses // as it was deployed
 	l.fold = NewFold(cfg)
 	for _, ev := range early {
 		l.fold.Event(ev)

@@ -32,7 +32,7 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 	}
 	p.Spec.KProbes = []tetragon.KProbe{socketHook(agent), execHook(), forkHook()}
 	for _, call := range agent.Uses {
-		args := []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
+		args := useArgs
 		if call == tetragon.CallReceive {
 			args = args[:1]
 		}
@@ -50,19 +50,41 @@ func ProcessPolicy(session string) *tetragon.Policy {
 	return p
 }
 
-// SocketPolicy asks a Tetragon for sockets, but not for those of the
-// executables whose paths are in except (FACTS 13). generation tells apart two
-// that are loaded at a time; numbers come again after a while.
+// SocketPolicy asks a Tetragon for sockets, and for what they are used for as
+// far as the agent's Uses go, but not for those of the executables whose paths
+// are in except (FACTS 13). generation tells apart two that are loaded at a
+// time; numbers come again after a while.
 func SocketPolicy(session string, agent *tetragon.Agent, generation int, except []string) *tetragon.Policy {
-	hook, name := socketHook(agent), PolicyName(session)+tetragon.SocketsSuffix
+	hooks, name := []tetragon.KProbe{socketHook(agent)}, PolicyName(session)+tetragon.SocketsSuffix
+	for _, call := range agent.Uses {
+		hooks = append(hooks, useHook(agent, call))
+	}
 	if len(except) > 0 { // an empty list matches nothing, or everything (FACTS 48)
 		name = narrowedName(session, generation)
-		hook.Selectors[0].MatchBinaries = []tetragon.MatchBinaries{{Operator: "NotIn", Values: except}}
+		for i := range hooks {
+			hooks[i].Selectors[0].MatchBinaries = []tetragon.MatchBinaries{{Operator: "NotIn", Values: except}}
+		}
 	}
 	p := tetragon.NewPolicy(name)
-	p.Spec.KProbes = []tetragon.KProbe{hook}
+	p.Spec.KProbes = hooks
 	return p
 }
+
+// useHook selects by the family of the socket, not of the address: what is
+// connected to nscd or asks the kernel over netlink is no event, and an address
+// of no family is one.
+func useHook(agent *tetragon.Agent, call string) tetragon.KProbe {
+	return tetragon.KProbe{
+		Call: call,
+		Args: useArgs,
+		Selectors: []tetragon.Selector{{
+			MatchArgs:    []tetragon.MatchArgs{{Index: 0, Operator: "Family", Values: familyNumbers(agent)}},
+			MatchActions: []tetragon.MatchAction{{Action: "Post"}},
+		}},
+	}
+}
+
+var useArgs = []tetragon.Arg{{Index: 0, Type: "socket"}, {Index: 1, Type: "sockaddr"}}
 
 // narrowedNames is how many names there are for the narrowed policies of a
 // session. Events of one are long past when its name comes again.
@@ -72,19 +94,23 @@ func narrowedName(session string, generation int) string {
 	return PolicyName(session) + tetragon.NarrowedSuffix + strconv.Itoa(generation%narrowedNames)
 }
 
-func socketHook(agent *tetragon.Agent) tetragon.KProbe {
+func familyNumbers(agent *tetragon.Agent) []string {
 	var families []string
 	for _, name := range agent.Families {
 		if number, ok := tetragon.FamilyNumber(name); ok {
 			families = append(families, strconv.Itoa(int(number)))
 		}
 	}
+	return families
+}
+
+func socketHook(agent *tetragon.Agent) tetragon.KProbe {
 	return tetragon.KProbe{
 		Call: tetragon.CallSocketCreate,
 		Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
 		Selectors: []tetragon.Selector{{
 			MatchArgs: []tetragon.MatchArgs{
-				{Index: 0, Operator: "Equal", Values: families},
+				{Index: 0, Operator: "Equal", Values: familyNumbers(agent)},
 				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not for the kernel's own use
 			},
 			MatchActions: []tetragon.MatchAction{{Action: "Post"}},

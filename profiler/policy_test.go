@@ -38,6 +38,40 @@ const wantSockets = `    - call: security_socket_create
             - action: Post
 `
 
+const wantUses = `    - call: security_socket_connect
+      syscall: false
+      args:
+        - index: 0
+          type: socket
+        - index: 1
+          type: sockaddr
+      selectors:
+        - matchArgs:
+            - index: 0
+              operator: Family
+              values:
+                - "2"
+                - "10"
+          matchActions:
+            - action: Post
+    - call: security_socket_bind
+      syscall: false
+      args:
+        - index: 0
+          type: socket
+        - index: 1
+          type: sockaddr
+      selectors:
+        - matchArgs:
+            - index: 0
+              operator: Family
+              values:
+                - "2"
+                - "10"
+          matchActions:
+            - action: Post
+`
+
 const wantProcesses = `    - call: security_bprm_committing_creds
       syscall: false
       args:
@@ -74,8 +108,12 @@ func TestAuditPolicies(t *testing.T) {
 	sensor := &tetragon.Agent{Name: tetragon.SensorName, Families: []string{"inet", "inet6"}}
 	agent := &tetragon.Agent{Name: "tetragon", Families: []string{"inet", "inet6"}}
 	head := func(suffix, rest string) string { return strings.Replace(wantHead, "%s", suffix, 1) + rest }
-	narrowed := strings.Replace(wantSockets, "        - matchArgs:\n", "        - matchBinaries:\n            - operator: NotIn\n              values:\n"+
-		"                - /usr/bin/curl\n                - '/usr/bin/n: c'\n          matchArgs:\n", 1)
+	telling := &tetragon.Agent{Name: "tetragon", Families: []string{"inet", "inet6"}, Uses: []string{tetragon.CallConnect, tetragon.CallBind}}
+	except := []string{"/usr/bin/curl", "/usr/bin/n: c"}
+	narrow := func(hooks string) string {
+		return strings.ReplaceAll(hooks, "        - matchArgs:\n", "        - matchBinaries:\n            - operator: NotIn\n              values:\n"+
+			"                - /usr/bin/curl\n                - '/usr/bin/n: c'\n          matchArgs:\n")
+	}
 	for _, c := range []struct {
 		name string
 		p    *tetragon.Policy
@@ -86,7 +124,9 @@ func TestAuditPolicies(t *testing.T) {
 			head("", wantDetails+"    - name: profile-cgroup\n      value: '/user: slice'\n  kprobes:\n"+wantSockets+wantProcesses)},
 		{"processes of a Tetragon", ProcessPolicy(session), head("", "  kprobes:\n"+wantProcesses)},
 		{"sockets of a Tetragon", SocketPolicy(session, agent, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets)},
-		{"narrowed", SocketPolicy(session, agent, 2, []string{"/usr/bin/curl", "/usr/bin/n: c"}), head("-narrowed-2", "  kprobes:\n"+narrowed)},
+		{"narrowed", SocketPolicy(session, agent, 2, except), head("-narrowed-2", "  kprobes:\n"+narrow(wantSockets))},
+		{"what sockets are used for", SocketPolicy(session, telling, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets+wantUses)},
+		{"narrowed too", SocketPolicy(session, telling, 9, except), head("-narrowed-1", "  kprobes:\n"+narrow(wantSockets+wantUses))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text, err := c.p.Marshal()

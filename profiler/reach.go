@@ -26,18 +26,30 @@ func (f *Fold) reach(k *api.ProcessKprobe, at int64) {
 		return
 	}
 	u := use{at: at, typ: socketType(family)*typeCount + socketType(typ), used: true}
-	if len(k.Args) == 1 {
-		u.reach, u.destination = judgeHanded(k.GetFunctionName(), typeName, address(sock.GetDaddr(), sock.GetDport()))
-	} else {
+	switch call := k.GetFunctionName(); {
+	case len(k.Args) > 1:
 		to := k.Args[1].GetSockaddrArg()
-		u.reach, u.destination = judgeReach(k.GetFunctionName(), typeName, address(to.GetAddr(), to.GetPort()))
-		if u.reach == 0 {
-			return
+		if call == tetragon.CallConnect && to.GetFamily() == noFamily {
+			return // it ends a connection
 		}
+		u.reach, u.destination = judgeReach(call, typeName, addressOf(to))
+	case call == tetragon.CallSend || call == tetragon.CallReceive:
+		u.reach, u.destination = judgeHanded(call, typeName, address(sock.GetDaddr(), sock.GetDport()))
 	}
 	if r := f.opener(k, path, at); r != nil {
 		f.note(r, u)
 	}
+}
+
+// noFamily is how a Tetragon names AF_UNSPEC.
+const noFamily = "AF_UNSPEC"
+
+// addressOf is not valid where the address is not one of IP.
+func addressOf(to *api.KprobeSockaddr) netip.AddrPort {
+	if family := to.GetFamily(); family != "AF_INET" && family != "AF_INET6" {
+		return netip.AddrPort{}
+	}
+	return address(to.GetAddr(), to.GetPort())
 }
 
 // address is not valid if the text is none.
@@ -46,15 +58,14 @@ func address(ip string, port uint32) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port))
 }
 
-// judgeReach says how far a use goes; 0 is nowhere. A datagram socket that is
-// bound to no port of its own choice only gets an address to send from.
+// judgeReach says how far a use goes; 0 is nowhere that is known. A datagram
+// socket that is bound to no port of its own choice only gets an address to
+// send from.
 func judgeReach(call, typ string, to netip.AddrPort) (reach store.Reach, destination string) {
 	switch {
-	case !to.IsValid():
-		return 0, ""
 	case call == tetragon.CallBind && (typ == "stream" || to.Port() != 0):
 		return store.ReachListen, ""
-	case call == tetragon.CallBind:
+	case call == tetragon.CallBind || !to.IsValid():
 		return 0, ""
 	case to.Addr().IsLoopback() || to.Addr().IsUnspecified():
 		return store.ReachLoopback, ""
@@ -75,6 +86,28 @@ func judgeHanded(call, typ string, peer netip.AddrPort) (reach store.Reach, dest
 		return store.ReachLoopback, ""
 	}
 	return store.ReachPeer, peer.String()
+}
+
+// useHooks are those of the hooks that tell what sockets are used for of which
+// an event came.
+type useHooks struct{ connect, bind bool }
+
+func (h *useHooks) saw(call string) {
+	h.connect = h.connect || call == tetragon.CallConnect
+	h.bind = h.bind || call == tetragon.CallBind
+}
+
+// watchesUses reports whether it is watched what sockets are used for. That a
+// Tetragon has the hooks an event of them must show, and that a recording was
+// made with both of them an event of each.
+func (f *Fold) watchesUses() bool {
+	switch {
+	case f.cfg.Labels:
+		return f.cfg.Uses
+	case f.cfg.Policy == "":
+		return f.useHooks.connect && f.useHooks.bind
+	}
+	return f.cfg.Uses && f.useHooks != useHooks{}
 }
 
 // notice adds what one socket tells beside its family and type.

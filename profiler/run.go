@@ -24,9 +24,11 @@ type run struct {
 	canary  bool
 	beat    beat // what was seen of a canary
 
-	used    [2]uint64 // socket uses it has been counted in
-	entry   entry
-	sockets []use // before its executable is known
+	used     [2]uint64 // socket uses it has been counted in
+	handed   [2]uint64 // of these, those that it was handed
+	handedAt int64     // when it first used one
+	entry    entry
+	sockets  []use // before its executable is known
 }
 
 // begin makes a run without processes. Its executable is not known yet.
@@ -133,4 +135,12 @@ func (f *Fold) end(r *run, at int64) {
 		*r = run{sockets: sockets}
 		f.spareRuns = append(f.spareRuns, r)
 	}
+}
+
+// hand notes that the run used a socket which it is not known to have opened.
+func (r *run) hand(word socketType, bit uint64, at int64) {
+	if r.handed == [2]uint64{} {
+		r.handedAt = at
+	}
+	r.handed[word] |= bit
 }

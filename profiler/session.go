@@ -67,7 +67,6 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
 			BootID: boot, Machine: machine,
 			Hook: o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
-			Reach:  len(o.Agent.Uses) > 0,
 			Handed: slices.Contains(o.Agent.Uses, tetragon.CallReceive),
 			Cgroup: o.Group.Path, Only: o.Only,
 			Started: now,
@@ -94,6 +93,7 @@ func (l *learner) config() Config {
 		Only: l.Only, KeepArgs: l.KeepArgs,
 		Labels: l.Agent.IsSensor(), Forks: true, IsCanary: isCanary,
 	}
+	cfg.Uses = len(l.Agent.Uses) > 0
 	cfg.Verify = l.counts()
 	cfg.Losses = cfg.Verify || l.Agent.IsSensor()
 	if l.bird == nil {

@@ -144,7 +144,9 @@ func (f *Fold) use(r *run, u use) {
 		u.stage = f.stageOf(ex.key)
 	}
 	if u.stage != "" {
-		ex.attempt(u)
+		if !u.used { // it is killed for opening one, and not for using another
+			ex.attempt(u)
+		}
 		return
 	}
 	if !ex.network {
@@ -158,12 +160,17 @@ func (f *Fold) use(r *run, u use) {
 	n := r.of.use(u)
 	word, bit := u.typ/64, uint64(1)<<(u.typ%64)
 	n.notice(u)
-	if r.used[word]&bit == 0 {
+	switch {
+	case r.used[word]&bit == 0:
 		r.used[word] |= bit
 		n.runs++
 		if u.used && r.pid != 0 { // without its exec, what it opened was not told either
 			n.inherited++
+			r.hand(word, bit, u.at)
 		}
+	case !u.used && r.handed[word]&bit != 0 && u.at <= r.handedAt:
+		r.handed[word] &^= bit // its opening was told late (FACTS 50)
+		n.inherited--
 	}
 }
 

@@ -262,6 +262,8 @@ func (f *Fold) Describe(s *store.Session) {
 	w := &f.windows
 	s.NoSocketHook = !f.socketHook || f.narrowedHook
 	s.Narrowed = slices.Clone(f.narrowed)
+	s.Reach = f.watchesUses()
+	s.NoSendHook = s.Reach && !f.cfg.Labels
 	s.Windows, s.Awake = append([]store.Window(nil), w.list...), w.awake
 	if f.cfg.Canary == "" {
 		s.Awake = 0

@@ -95,6 +95,13 @@ func inSchema5() (rows []Evidence, s Session, generations []Generation) {
 	return rows, s, generations
 }
 
+// inSchema6 is what testdata/schema-6.db.gz was filled with.
+func inSchema6() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, generations = inSchema5()
+	s.Machine = "0123456789abcdef"
+	return rows, s, generations
+}
+
 func schemaOf(t *testing.T, name string) string {
 	t.Helper()
 	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
@@ -119,6 +126,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	rows3, session3, generations3 := inSchema3()
 	rows4, session4, generations4 := inSchema4()
 	rows5, session5, generations5 := inSchema5()
+	rows6, session6, generations6 := inSchema6()
 	for _, c := range []struct {
 		schema      int
 		rows        []Evidence
@@ -130,6 +138,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 		{3, rows3, session3, generations3},
 		{4, rows4, session4, generations4},
 		{5, rows5, session5, generations5},
+		{6, rows6, session6, generations6},
 	} {
 		for call, first := range map[string]func(*Store) error{
 			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },

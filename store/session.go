@@ -35,6 +35,9 @@ type Session struct {
 	// Reach says that connect, send and bind were watched too, so that a use
 	// without a Reach was a socket that nothing was done with.
 	Reach bool `msgpack:"reach,omitempty" yaml:"reach,omitempty"`
+	// NoSendHook says that of these, sending was not: where datagrams went is
+	// known of those alone that were connected.
+	NoSendHook bool `msgpack:"nosend,omitempty" yaml:"no_send_hook,omitempty"`
 	// Handed says that sending and receiving on sockets that another process
 	// has opened was watched too.
 	Handed bool `msgpack:"handed,omitempty" yaml:"handed,omitempty"`

@@ -215,11 +215,8 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 	}
 	for _, s := range r.Sessions() {
 		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %.0fs", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "), s.AwakeSeconds)
-		switch {
-		case !s.UsesWatched:
-			fmt.Fprint(w, "\n  not watched: what sockets are used for, and the use of sockets that were handed to a program")
-		case !s.HandedWatched:
-			fmt.Fprint(w, "\n  not watched: sending and receiving on sockets that were handed to a program")
+		if what := s.NotWatched(); what != "" {
+			fmt.Fprintf(w, "\n  not watched: %s", what)
 		}
 		for _, g := range s.Gaps {
 			fmt.Fprintf(w, "\n  gap %s to %s: %s", g.From.Local().Format(gapTime), g.To.Local().Format(gapTime), g.Cause)
@@ -268,14 +265,14 @@ func showUse(row enforcer.Row) string {
 	var parts []string
 	for _, u := range row.Network {
 		part := fmt.Sprintf("%s/%s ×%d", u.Family, u.Type, u.Count)
-		if u.AtLeast {
-			part += " at least"
-		}
 		if len(u.Reach) > 0 {
 			part += " " + strings.Join(u.Reach, "+")
 		}
 		if len(u.Destinations) > 0 {
 			part += " (" + strings.Join(u.Destinations, " ") + ")"
+		}
+		if u.AtLeast {
+			part += " at least"
 		}
 		if u.Inherited > 0 {
 			part += " inherited"

@@ -61,10 +61,17 @@ func (s *server) feed(ctx context.Context) error {
 		return err
 	}
 	var families []string
+	var uses []tetragon.KProbe
 	for _, probe := range info.GetProbes() {
+		if !probe.GetEnabled().GetValue() {
+			continue
+		}
 		name, is := strings.CutPrefix(probe.GetName(), tetragon.FamilyProbe)
-		if number, known := tetragon.FamilyNumber(name); is && known && probe.GetEnabled().GetValue() {
+		if number, known := tetragon.FamilyNumber(name); is && known {
 			families = append(families, strconv.Itoa(int(number)))
+		}
+		if call, is := strings.CutPrefix(probe.GetName(), tetragon.UseProbe); is && call != tetragon.CallReceive {
+			uses = append(uses, tetragon.KProbe{Call: call, Args: []tetragon.Arg{{Type: "socket"}, {Index: 1, Type: "sockaddr"}}})
 		}
 	}
 	p := tetragon.NewPolicy(feedName)
@@ -77,6 +84,7 @@ func (s *server) feed(ctx context.Context) error {
 		{Call: tetragon.CallFork, Args: []tetragon.Arg{
 			{Type: "int", BTFType: "task_struct", Resolve: "pid"}, {Type: "int", BTFType: "task_struct", Resolve: "tgid"}}},
 	}
+	p.Spec.KProbes = append(p.Spec.KProbes, uses...)
 	text, err := p.Marshal()
 	if err == nil {
 		_, err = s.Server.AddTracingPolicy(ctx, &api.AddTracingPolicyRequest{Yaml: string(text)})

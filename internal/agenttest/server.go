@@ -111,6 +111,9 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 			if arg.BTFType != "" && a.before("1.6") {
 				return fmt.Errorf(`unknown field "spec.kprobes[%d].args[0].btfType"`, i)
 			}
+			if (arg.Type == "socket" || arg.Type == "sockaddr") && a.before("1.4") {
+				return fmt.Errorf(`spec.kprobes[%d].args[%d].type: Unsupported value: %q`, i, arg.Index, arg.Type)
+			}
 		}
 		for j := range p.Spec.KProbes[i].Selectors {
 			s := &p.Spec.KProbes[i].Selectors[j]

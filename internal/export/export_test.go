@@ -53,7 +53,7 @@ func drawExport(t *rapid.T) *Export {
 		}
 		id := fmt.Sprintf("s%d", i)
 		x.Sessions = append(x.Sessions, store.Session{ID: id, Agent: drawText(t), Hook: drawText(t), Families: drawList(t, drawText), Cgroup: "/",
-			Started: drawTime(t), Ended: drawTime(t), Awake: time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "awake")), Reach: rapid.Bool().Draw(t, "reach"), Handed: rapid.Bool().Draw(t, "handed"),
+			Started: drawTime(t), Ended: drawTime(t), Awake: time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "awake")), Reach: rapid.Bool().Draw(t, "reach"), Handed: rapid.Bool().Draw(t, "handed"), NoSendHook: rapid.Bool().Draw(t, "nosend"),
 			Windows: drawList(t, func(t *rapid.T) store.Window { return store.Window{From: drawTime(t), To: drawTime(t)} }),
 			Gaps: drawList(t, func(t *rapid.T) store.Gap {
 				return store.Gap{From: drawTime(t), Cause: drawText(t), Count: drawCount(t)}

@@ -17,6 +17,9 @@ type Abilities struct {
 	// TaskArgs: a kprobe may name a field of a task_struct, so that forks can
 	// be told from threads (from v1.6). Before, a tracepoint tells of both.
 	TaskArgs bool
+	// Sockaddrs: a kprobe may have a socket and its address for arguments, and
+	// select by the family of a socket (from v1.4).
+	Sockaddrs bool
 }
 
 var majorMinor = regexp.MustCompile(`^v?(\d+)\.(\d+)`)
@@ -29,5 +32,5 @@ func abilitiesOf(version string, hasInfo bool) Abilities {
 		v = "v" + m[1] + "." + m[2]
 	}
 	since := func(first string) bool { return hasInfo || semver.Compare(v, first) >= 0 }
-	return Abilities{Monitor: since("v1.4"), Counters: since("v1.6"), TaskArgs: since("v1.6")}
+	return Abilities{Monitor: since("v1.4"), Counters: since("v1.6"), TaskArgs: since("v1.6"), Sockaddrs: since("v1.4")}
 }

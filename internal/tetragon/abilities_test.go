@@ -6,22 +6,23 @@ import (
 )
 
 func TestAbilitiesOfVersions(t *testing.T) {
+	all := Abilities{Monitor: true, Counters: true, TaskArgs: true, Sockaddrs: true}
 	for _, c := range []struct {
 		version string
 		info    bool
 		want    Abilities
 	}{
 		{"v1.3.0", false, Abilities{}},
-		{"v1.4.1", false, Abilities{Monitor: true}},
-		{"v1.5.0", false, Abilities{Monitor: true}},
-		{"v1.6.1", false, Abilities{true, true, true}},
-		{"v1.7.0", true, Abilities{true, true, true}},
-		{"1.10.0-rc.1", false, Abilities{true, true, true}},
-		{"v1.6.0-345-gabcdef0", false, Abilities{true, true, true}},
-		{"v2.0.0", true, Abilities{true, true, true}},
+		{"v1.4.1", false, Abilities{Monitor: true, Sockaddrs: true}},
+		{"v1.5.0", false, Abilities{Monitor: true, Sockaddrs: true}},
+		{"v1.6.1", false, all},
+		{"v1.7.0", true, all},
+		{"1.10.0-rc.1", false, all},
+		{"v1.6.0-345-gabcdef0", false, all},
+		{"v2.0.0", true, all},
 		{"main", false, Abilities{}},
 		{"", false, Abilities{}},
-		{"a build of somebody's", true, Abilities{true, true, true}},
+		{"a build of somebody's", true, all},
 	} {
 		if got := abilitiesOf(c.version, c.info); got != c.want {
 			t.Errorf("%q (GetInfo %v): %+v, want %+v", c.version, c.info, got, c.want)

@@ -63,7 +63,8 @@ type Agent struct {
 	Families  []string
 	Unwatched []string
 	// Uses are the calls that tell what a socket is used for, which an audit
-	// policy may hook; none for an agent of which that is not known.
+	// policy may hook. Of a Tetragon they are those that are not too many: it
+	// tells of each call, where the embedded sensor tells the first of a kind.
 	Uses []string
 	// MaxPolicy is how many bytes of YAML one policy may have.
 	MaxPolicy int
@@ -163,6 +164,9 @@ func (a *Agent) ask(ctx context.Context) error {
 		return fmt.Errorf("ask agent %s what it is: %w", a.Address, err)
 	}
 	a.Abilities = abilitiesOf(a.Version, err == nil)
+	if !a.IsSensor() && a.Sockaddrs {
+		a.Uses = []string{CallConnect, CallBind}
+	}
 	for _, f := range NetworkFamilies() {
 		if !slices.Contains(a.Families, f) {
 			a.Unwatched = append(a.Unwatched, f)

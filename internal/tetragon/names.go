@@ -14,7 +14,8 @@ const (
 	CallFork         = "wake_up_new_task"               // arg 0 twice: pid, then tgid of the new task
 
 	// What a socket is used for, by whoever opened it: args 0 (socket: family,
-	// type and protocol) and 1 (sockaddr).
+	// type and protocol) and 1 (sockaddr). The embedded sensor and a Tetragon
+	// tell it alike.
 	CallConnect = "security_socket_connect"
 	CallBind    = "security_socket_bind"
 	// CallSend has them where an address goes with what is sent. Without one it
