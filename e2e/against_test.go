@@ -29,7 +29,7 @@ const (
 	noRing    = "it makes the ring of the embedded sensor small"
 	noKills   = "it compares kills by executable that nobody listened to, and a Tetragon counts all together"
 	noBytes   = "it learns a name that is not UTF-8, which a Tetragon does not tell"
-	noHeld    = "it is of sockets that are open before learning, or are used by others than who opened them, of which a Tetragon is not asked"
+	noHeld    = "it is of sockets that are open before learning, or of what is sent and received, of which a Tetragon is not asked"
 	noAgent   = "it brings agents of its own, or needs none"
 	noSensor  = "it takes away what the embedded sensor needs of the machine"
 )
