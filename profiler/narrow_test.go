@@ -297,6 +297,7 @@ func TestAnAgentThatRestartsIsNarrowedAsBefore(t *testing.T) {
 		n.both()
 		n.proveNext()
 		n.narrowed()
+		time.Sleep(time.Second) // the learner is yet to be told that the other is deleted
 		n.agent.Restart(t, 100*time.Millisecond)
 		n.narrowed()
 		n.runs(101, "/usr/bin/net", true)
