@@ -175,7 +175,10 @@ var stories = map[string]func(s *scene) (name string, o ExplainOptions){
 	},
 }
 
-func TestExplainTellsTheStory(t *testing.T) {
+func TestExplainTellsTheStory(t *testing.T) { mustTell(t, stories) }
+
+func mustTell(t *testing.T, stories map[string]func(s *scene) (name string, o ExplainOptions)) {
+	t.Helper()
 	for name, tell := range stories {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)

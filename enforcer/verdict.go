@@ -291,6 +291,7 @@ type weight struct {
 	long     bool          // a run still going was watched for long enough
 	short    bool          // another was not
 	shortest time.Duration // that one was watched for, if short
+	spoilt   uint64        // complete runs that do not count, for a gap that was accepted
 	noHook   string        // what has no socket hook, "" if all have
 }
 
@@ -323,6 +324,7 @@ func (c *considered) gather(rows []store.Evidence, file store.FileID) weight {
 			w.unseen += tally.UnseenCount
 			complete, going, oldest, newest := tally.Complete, tally.Going.Clean+tally.Going.Touched, tally.Going.OldestAny, tally.Going.NewestAny
 			if c.t.AcceptGaps {
+				w.spoilt += tally.Complete - tally.Clean
 				complete, going, oldest, newest = tally.Clean, tally.Going.Clean, tally.Going.Oldest, tally.Going.Newest
 			}
 			w.complete += complete
@@ -366,15 +368,19 @@ func (w weight) tooFew(t Thresholds) []reason {
 		reasons = append(reasons, reason{w.noHook, "learn with an agent whose socket hook posts events"})
 	}
 	more := moreRuns(t.MinRuns-w.complete) + " while learning"
+	untouched := ""
+	if w.spoilt > 0 {
+		untouched = " that no gap touched"
+	}
 	switch {
 	case !w.rows:
 		reasons = append(reasons, reason{"not seen in the sessions considered", more})
 	case w.seen == 0 && w.crossed == 0 && w.unseen > 0:
 		reasons = append(reasons, reason{"start not seen", "restart it while learning"})
 	case w.complete == 0:
-		reasons = append(reasons, reason{fmt.Sprintf("no complete run (needs %d)", t.MinRuns), more})
+		reasons = append(reasons, reason{fmt.Sprintf("no complete run%s (needs %d)", untouched, t.MinRuns), more})
 	default:
-		reasons = append(reasons, reason{fmt.Sprintf("too few complete runs: %d (needs %d)", w.complete, t.MinRuns), more})
+		reasons = append(reasons, reason{fmt.Sprintf("too few complete runs%s: %d (needs %d)", untouched, w.complete, t.MinRuns), more})
 	}
 	return reasons
 }

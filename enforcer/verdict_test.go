@@ -161,7 +161,7 @@ func TestJudge(t *testing.T) {
 			rows: []store.Evidence{row("a", runs(1))}, kind: Quiet,
 			notes: []string{"accepted gap: at least 12 observations lost between 2026-03-01T01:00:00Z and 2026-03-01T04:00:00Z in session a (the ring was full; a recording cannot count losses)"}},
 		{name: "accepted, a touched run proves nothing", t: Thresholds{AcceptGaps: true}, sessions: []store.Session{withGap(watched("a", 0, 10), lostAny)},
-			rows: []store.Evidence{row("a", touched(runs(1)))}, kind: Unproven, reasons: []string{"no complete run (needs 1)"},
+			rows: []store.Evidence{row("a", touched(runs(1)))}, kind: Unproven, reasons: []string{"no complete run that no gap touched (needs 1)"},
 			notes: []string{"accepted gap: an unknown number of observations lost between 2026-03-01T03:00:00Z and 2026-03-01T04:00:00Z in session a (a recording cannot count losses)"}},
 		{name: "accepted, a touched run still going is ignored", t: Thresholds{AcceptGaps: true},
 			rows: []store.Evidence{row("a", func() store.Tally { t := touched(going(runs(1), 9.5)); t.Clean = 1; return t }())}, kind: Quiet},

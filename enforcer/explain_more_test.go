@@ -1,0 +1,77 @@
+package enforcer
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"profile/internal/owner"
+	"profile/store"
+)
+
+// moreStories are golden cases of what is told of sessions.
+var moreStories = map[string]func(s *scene) (name string, o ExplainOptions){
+	"left-out": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "tool")
+		s.sessions = append(s.sessions, withGap(watched("b", 20, 30),
+			store.Gap{From: at(20), To: at(20.5), Cause: "before", Count: 1},
+			store.Gap{From: at(22), To: at(22.5), Cause: "meanwhile", Count: 2},
+			store.Gap{From: at(28), To: at(28.5), Cause: "afterwards", Count: 3}))
+		s.add("host", file, "a", s.asIs(file, runs(9)))
+		t := touched(going(runs(2), 23))
+		t.Crossed, t.UnseenCount = 4, 5
+		e := s.add("host", file, "b", s.asIs(file, t))
+		e.FirstSeen, e.LastSeen = at(21), at(25)
+		return file, ExplainOptions{Thresholds: Thresholds{Since: at(15), AcceptGaps: true}, Given: true}
+	},
+	"not-ended": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "tool")
+		boot, err := bootID()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.sessions[0] = narrowed(s.sessions[0], store.Narrowed{Path: file, From: at(1), To: at(2)}, store.Narrowed{Path: file, From: at(3)},
+			store.Narrowed{Path: file + "2", From: at(1)})
+		s.sessions[0].Ended, s.sessions[0].BootID = time.Time{}, boot
+		s.add("host", file, "a", s.asIs(file, used(runs(1), "inet", "stream")))
+		return file, ExplainOptions{}
+	},
+	"record": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "tool")
+		s.sessions[0].Agent, s.sessions[0].End = store.Recording, "the agent went away"
+		s.add("host", file, "a", s.asIs(file, runs(1)))
+		g := s.loaded(store.StageMonitor, file)
+		g.Cgroup, g.Since = "/shop", at(5)
+		return file, ExplainOptions{Given: true}
+	},
+	"monitored": func(s *scene) (string, ExplainOptions) {
+		file, other := program(s.t, s.dir, "tool"), program(s.t, s.dir, "other")
+		s.add("host", other, "a", s.asIs(other, runs(1)))
+		s.add("shop", other, "a", s.asIs(other, used(runs(1), "inet6", "dgram")))
+		g := s.loaded(store.StageMonitor, file)
+		g.Since, g.MinRuns, g.AcceptGaps = at(5), 3, true
+		return other, ExplainOptions{}
+	},
+}
+
+func TestExplainTellsOfSessions(t *testing.T) { mustTell(t, moreStories) }
+
+func TestExplainTellsWhatAProgramCouldDo(t *testing.T) {
+	self, err := os.Executable() // a Go program with gRPC in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told := tellAbility(self); !strings.Contains(told, "could open sockets, resolve names") || !strings.Contains(told, fallsBack) {
+		t.Errorf("told: %s", told)
+	}
+}
+
+func TestExplainTellsWhoOwnsAFile(t *testing.T) {
+	one, two := owner.Package{Name: "one", Version: "1-2"}, owner.Package{Name: "two"}
+	for want, owners := range map[string][]owner.Package{"the package one 1-2": {one}, "the packages one 1-2 and two": {one, two}} {
+		if got := tellOwners(owners); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+}
