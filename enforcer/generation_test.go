@@ -218,6 +218,8 @@ func TestStatusOfWhatTheAgentLists(t *testing.T) {
 		{"by an agent without modes", recorded(store.StateLoaded, "enforce"), listed(one(policy, unknown, on)), false, "enforce", ""},
 		{"gone", recorded(store.StateLoaded, "enforce"), nil, true, StageNone, "nothing of it is enforced"},
 		{"broken", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, broken)), true, StageNone, "as TP_STATE_ERROR: why"},
+		{"loading, as after a restart", recorded(store.StateLoaded, "enforce"),
+			listed(one(policy, unknown, api.TracingPolicyState_TP_STATE_LOADING)), true, StageNone, "is still loading its policy " + policy + ", which is not enforced yet"},
 		{"another mode", recorded(store.StateLoaded, "enforce"), listed(one(policy, monitor, on)), true, "monitor", "has it in mode monitor"},
 		{"a mode that it does not tell", recorded(store.StateLoaded, "enforce"), listed(one(policy, unknown, on)), true, StageNone, "has it in mode none"},
 		{"left loading", recorded(store.StateLoading, "enforce"), listed(one(policy, enforce, on)), true, "enforce", "killed while it loaded"},

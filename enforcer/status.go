@@ -157,6 +157,8 @@ func missing(g store.Generation, listed []*api.TracingPolicyStatus) error {
 		switch {
 		case st == nil:
 			gone = append(gone, name)
+		case st.GetState() == api.TracingPolicyState_TP_STATE_LOADING:
+			return fmt.Errorf("is still loading its policy %s, which is not enforced yet", name)
 		case st.GetState() != api.TracingPolicyState_TP_STATE_ENABLED:
 			return fmt.Errorf("lists its policy %s as %s: %s", name, st.GetState(), st.GetError())
 		}
