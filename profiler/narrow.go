@@ -212,6 +212,10 @@ func (l *learner) replace(ctx context.Context, verified time.Time) {
 	l.loaded = slices.DeleteFunc(l.loaded, func(name string) bool { return name == n.loaded })
 	l.forget(n.loaded)
 	n.loaded, n.paths, n.next, n.wanted = n.next, n.wanted, "", nil
+	if len(n.paths) == 0 {
+		l.Log.Info("sockets are asked for of all executables again")
+		return
+	}
 	l.Log.Info("sockets of known network users are no longer asked for", "paths", len(n.paths))
 }
 
