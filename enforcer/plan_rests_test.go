@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,65 @@ func TestADayOfLearningIsEnough(t *testing.T) {
 		warned := strings.Contains(strings.Join(s.mustPlan(s.learned("tool", runs(3))).Warnings, "\n"), "less than a day")
 		if warned != want {
 			t.Errorf("warned after %v: %v", awake, warned)
+		}
+	}
+}
+
+// What was killed while enforced is no reason against enforcing: only what
+// would have been killed in monitor waits for a person.
+func TestKillsAreNoReasonAgainstThePromotion(t *testing.T) {
+	for stage, lifted := range map[string]bool{store.StageEnforce: false, store.StageMonitor: true} {
+		s := newScene(t)
+		file := s.learned("tool", runs(3))
+		s.rows[0].Attempts = []store.Attempt{{Family: "inet", Type: "stream", Stage: stage, Count: 5, First: at(1), Last: at(2)}}
+		s.loaded(store.StageMonitor, file)
+		if lifted {
+			mustHold(t, s.mustPlan(), file, "would have been killed 5 times in monitor")
+		} else {
+			s.mustPlan(file)
+		}
+	}
+}
+
+// A file that took the place of a listed one, and uses the network, is not what
+// was listed.
+func TestAReplacedFileThatUsesTheNetworkIsMarked(t *testing.T) {
+	s := newScene(t)
+	file := program(t, s.dir, "tool")
+	gone := filepath.Join(s.dir, "gone")
+	s.add("host", file, "a", s.asIs(file, used(runs(1), "inet", "stream")))
+	s.loaded(store.StageEnforce, gone, file).Files = map[string]store.FileID{file: oldFile, gone: oldFile}
+	plan := s.mustPlan(gone, file)
+	if diff := cmp.Diff([]string{file}, plan.Replaced); diff != "" {
+		t.Errorf("replaced (-want +got):\n%s", diff)
+	}
+	if plan.Files[file] != oldFile {
+		t.Errorf("listed by %+v", plan.Files[file])
+	}
+}
+
+func TestWhatAQuietVerdictRestsOnCountsNoSessionThatProvesNothing(t *testing.T) {
+	without := watched("b", 10, 20)
+	without.Windows = nil
+	s := database(t, func(tx *store.Tx) error {
+		return putAll(tx, []store.Session{watched("a", 0, 10), without}, nil,
+			keyed("host", "/usr/bin/tool", row("a", runs(2))), keyed("host", "/usr/bin/tool", row("b", store.Tally{})))
+	})
+	rows, _ := reportedFamilies(t, s, ReportOptions{})
+	if len(rows) != 1 || len(rows[0].Reasons) != 1 || !strings.Contains(rows[0].Reasons[0], "in 1 session that") {
+		t.Errorf("%+v", rows)
+	}
+}
+
+func TestHowSocketsWereUsedIsTold(t *testing.T) {
+	for want, u := range map[string]store.Use{
+		"went out (to 192.0.2.7:443)":                                        {Reach: store.ReachOut, Destinations: []string{"192.0.2.7:443"}},
+		"exchanged data with another machine (192.0.2.7:443)":                {Reach: store.ReachPeer, Destinations: []string{"192.0.2.7:443"}},
+		"stayed on this machine; 1 run used a socket that it had not opened": {Reach: store.ReachLoopback, Inherited: 1},
+		"2 runs used a socket that it had not opened":                        {Inherited: 2},
+	} {
+		if got := tellReach(u, false); got != want {
+			t.Errorf("told %q, want %q", got, want)
 		}
 	}
 }
