@@ -76,6 +76,18 @@ func TestWhatIsKnownAtATimeBeforeAFileWasReplaced(t *testing.T) {
 	}
 }
 
+func TestWhatSinceLeavesOutIsNotKnown(t *testing.T) {
+	sessions := []store.Session{watched("a", 0, 10), watched("b", 10, 20)}
+	rows := []store.Evidence{keyed("host", "/bin/old", row("a", runs(1))), keyed("host", "/bin/tool", row("b", runs(1)))}
+	k, err := WhatIsKnown(sessions, rows, time.Time{}, Thresholds{Since: at(15)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Change{{"host", "/bin/tool", "appeared", "", Quiet}}, Diff(Known{}, k)); diff != "" {
+		t.Errorf("known (-want +got):\n%s", diff)
+	}
+}
+
 func TestNewUsers(t *testing.T) {
 	got := NewUsers("b", []store.Evidence{
 		keyed("host", "/bin/known", row("b", used(runs(1), "inet", "stream"))),

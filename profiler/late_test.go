@@ -157,3 +157,18 @@ func TestTheOldestAndTheNewestOfWhatGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// What may be a thread ends untold: that its number is another's is no loss.
+func TestTheEndOfWhatMayBeAThreadIsNotLost(t *testing.T) {
+	w := newWorld(t).open()
+	w.exec(20, "/bin/b")
+	w.f.forkOrThread(w.live[20], 30, w.now.UnixNano())
+	w.fork(20, 30)
+	w.exec(30, "/bin/a")
+	w.exit(30)
+	w.canary()
+	if gaps := w.session().Gaps; len(gaps) > 0 {
+		t.Errorf("gaps %v", gaps)
+	}
+	w.want("/bin/a", count{Seen: 1, Complete: 1, Clean: 1})
+}
