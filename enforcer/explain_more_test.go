@@ -51,6 +51,7 @@ var moreStories = map[string]func(s *scene) (name string, o ExplainOptions){
 		s.add("shop", other, "a", s.asIs(other, used(runs(1), "inet6", "dgram")))
 		g := s.loaded(store.StageMonitor, file)
 		g.Since, g.MinRuns, g.AcceptGaps = at(5), 3, true
+		g.Kills = []store.Kill{{Path: other, Would: 3, LastWould: at(6)}} // on the host
 		return other, ExplainOptions{}
 	},
 }
