@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"profile/store"
@@ -82,7 +83,7 @@ func (x *explainer) tellEnd(s store.Session) string {
 		return "it was ended by a reboot: what was still going then is not complete"
 	case s.Ended.IsZero():
 		return "it has not ended, or was killed"
-	case s.End == "" || s.End == "stopped" || s.End == "its time was over":
+	case slices.Contains([]string{"", "stopped", "its time was over", "its command ended"}, s.End):
 		return ""
 	}
 	return "how it ended: " + s.End

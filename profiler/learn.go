@@ -72,6 +72,10 @@ const (
 	endReboot  = "ended by a reboot"
 )
 
+// ErrCommandEnded is the cause with which the context of a session ends whose
+// command has.
+var ErrCommandEnded = errors.New("its command ended")
+
 // Learn learns for one session, until its time is over or the context ends;
 // both are no error. It fails at once with a *store.HeldError if another
 // session holds the database, and with tetragon.ErrOption if the agent cannot
@@ -161,6 +165,9 @@ func (l *learner) learn(ctx context.Context) error {
 			return <-done
 		case <-ctx.Done():
 			l.session.End = endStopped
+			if cause := context.Cause(ctx); errors.Is(cause, ErrCommandEnded) {
+				l.session.End = cause.Error()
+			}
 			return <-done
 		case <-second.C:
 			l.lookUpListed(context.WithoutCancel(ctx))

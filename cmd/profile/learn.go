@@ -92,14 +92,14 @@ func learn(c *cli.Context) error {
 	}
 	// Until the command runs a signal ends learning; from then on only the
 	// command's own end does.
-	ctx, end := context.WithCancel(context.WithoutCancel(c.Context))
-	defer end()
-	stop := context.AfterFunc(c.Context, end)
+	ctx, end := context.WithCancelCause(context.WithoutCancel(c.Context))
+	defer end(nil)
+	stop := context.AfterFunc(c.Context, func() { end(nil) })
 	shown := newProgress(os.Stderr)
 	err = learnIn(c, ctx, command.group.Group, func(at time.Time) {
 		shown.opened(at)
 		if stop() {
-			command.start(end)
+			command.start(func() { end(profiler.ErrCommandEnded) })
 		}
 	}, nil)
 	if err != nil {
