@@ -22,14 +22,14 @@ import (
 
 // replayed learns from an agent of another host that tells no forks, while do
 // publishes a recording.
-func replayed(t *testing.T, version string, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+func replayed(t *testing.T, version string, do func(*playback)) (*store.Store, *store.Session) {
 	t.Helper()
 	return replayedBy(t, version, (*agenttest.Agent).Remote, do)
 }
 
 // replayedBy is that with a connection of its own: through an address of this
 // host the window opens only once something was told.
-func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*playback)) (*store.Store, *store.Session) {
 	t.Helper()
 	return replayInto(t, agenttest.Options{Version: version, Refuse: func(p *tetragon.Policy) error {
 		if hasCall(p, tetragon.CallFork) || len(p.Spec.TracePoints) > 0 {
@@ -39,7 +39,7 @@ func replayedBy(t *testing.T, version string, connect func(*agenttest.Agent, tes
 	}}, connect, do)
 }
 
-func replayInto(t *testing.T, o agenttest.Options, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*agenttest.Agent)) (*store.Store, *store.Session) {
+func replayInto(t *testing.T, o agenttest.Options, connect func(*agenttest.Agent, testing.TB) *tetragon.Agent, do func(*playback)) (*store.Store, *store.Session) {
 	t.Helper()
 	fake := agenttest.Start(t, o)
 	agent := connect(fake, t)
@@ -75,12 +75,12 @@ func replayInto(t *testing.T, o agenttest.Options, connect func(*agenttest.Agent
 		for !slices.ContainsFunc(fake.Loaded(), func(name string) bool { return strings.HasSuffix(name, tetragon.SocketsSuffix) }) {
 			time.Sleep(10 * time.Millisecond)
 		}
-		do(fake)
+		do(&playback{fake, t, told})
 	}
 	select {
 	case <-opened:
 		if !agent.OnThisHost() {
-			do(fake)
+			do(&playback{fake, t, told})
 		}
 	case r := <-done:
 		t.Fatal(r.err)
@@ -114,10 +114,17 @@ func settle(t *testing.T, told <-chan uint64) {
 	t.Fatal("events come without an end")
 }
 
-func publish(t *testing.T, fake *agenttest.Agent, events []*api.GetEventsResponse) {
-	t.Helper()
-	if !fake.Publish(events...) {
-		t.Fatal("no audit policy is loaded")
+// playback is what a test plays events back with.
+type playback struct {
+	*agenttest.Agent
+	t    *testing.T
+	told <-chan uint64
+}
+
+func (p *playback) publish(events []*api.GetEventsResponse) {
+	p.t.Helper()
+	if !p.Publish(events...) {
+		p.t.Fatal("no audit policy is loaded")
 	}
 	time.Sleep(200 * time.Millisecond)
 }
@@ -126,7 +133,7 @@ func publish(t *testing.T, fake *agenttest.Agent, events []*api.GetEventsRespons
 func TestARecordingWithoutForksDoesNotCountThem(t *testing.T) {
 	t.Parallel()
 	s, session := replayInto(t, agenttest.Options{Version: "v1.7.0"}, (*agenttest.Agent).Remote,
-		func(fake *agenttest.Agent) { publish(t, fake, decode(t, "workstation.jsonl")) })
+		func(p *playback) { p.publish(decode(t, "workstation.jsonl")) })
 	if len(session.Gaps) != 1 || session.Gaps[0].Cause != "forks cannot be counted" {
 		t.Errorf("gaps %+v, want the one that forks cannot be counted", session.Gaps)
 	}
@@ -143,7 +150,7 @@ func TestRecordingsThroughTheAPIAreAsByFrom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file := map[string]string{"workstation": "workstation.jsonl", "tools-v1.3": "tools-v1.3.jsonl.gz"}[name]
-			s, session := replayed(t, version, func(fake *agenttest.Agent) { publish(t, fake, decode(t, file)) })
+			s, session := replayed(t, version, func(p *playback) { p.publish(decode(t, file)) })
 			if len(session.Gaps) != 1 || !strings.Contains(session.Gaps[0].Cause, "cannot be counted") || session.Gaps[0].Count != 0 {
 				t.Errorf("gaps %+v, want the one that forks cannot be counted", session.Gaps)
 			}
@@ -156,7 +163,7 @@ func TestRecordingsThroughTheAPIAreAsByFrom(t *testing.T) {
 // comes back, and the rule for recordings applies.
 func TestARecordingAtALocalAddressIsAsOneFromAnotherHost(t *testing.T) {
 	t.Parallel()
-	do := func(fake *agenttest.Agent) { publish(t, fake, decode(t, "workstation.jsonl")) }
+	do := func(p *playback) { p.publish(decode(t, "workstation.jsonl")) }
 	far, _ := replayed(t, "v1.7.0", do)
 	near, session := replayedBy(t, "v1.7.0", (*agenttest.Agent).Local, do)
 	if len(session.Windows) != 1 || session.BootID != "" {
@@ -184,11 +191,12 @@ func TestALossyRecordingThroughTheAPIIsAGapWithSpanAndNumber(t *testing.T) {
 	for n < len(events) && events[n].GetTime().AsTime().Before(stopped) {
 		n++
 	}
-	s, session := replayed(t, "v1.7.0", func(fake *agenttest.Agent) {
-		publish(t, fake, events[:n])
+	s, session := replayed(t, "v1.7.0", func(p *playback) {
+		p.publish(events[:n])
+		settle(t, p.told)
 		time.Sleep(5 * pollEvery / 2) // no question is open meanwhile: the events are timed in the past
-		fake.Lose(lost)
-		publish(t, fake, events[n:])
+		p.Lose(lost)
+		p.publish(events[n:])
 	})
 	var found uint64
 	for _, g := range session.Gaps {

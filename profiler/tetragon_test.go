@@ -322,8 +322,9 @@ func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
 	t.Parallel() // it waits as long as a Tetragon may hold an event back
 	var fake *agenttest.Agent
 	var once sync.Once
+	dir := t.TempDir() // other learners' canaries are told of too
 	fake = agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true, Send: func(ev *api.GetEventsResponse) []*api.GetEventsResponse {
-		if strings.Contains(ev.GetProcessExit().GetProcess().GetBinary(), "profile-canary") {
+		if strings.HasPrefix(ev.GetProcessExit().GetProcess().GetBinary(), dir) {
 			once.Do(func() { fake.Lose(7) })
 		}
 		return []*api.GetEventsResponse{ev}
@@ -333,7 +334,7 @@ func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := options(t, fake.Local(t), newStore(t), group)
-	o.Only = []string{"/nowhere"}
+	o.Only, o.CanaryDir = []string{"/nowhere"}, dir
 	session := start(t, o).end(t)
 	var lost uint64
 	for _, g := range session.Gaps {
