@@ -45,6 +45,7 @@ func (l *learner) open(ctx context.Context, events *events) error {
 		_, opened := l.opened()
 		switch {
 		case opened, l.leaveCanaries():
+			l.lookAround()
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("stopped before the window opened: %w", ctx.Err())
@@ -88,6 +89,7 @@ func (l *learner) beat(ctx context.Context) error {
 			l.mu.Lock()
 			l.fold.Sweep(host{}.alive)
 			l.mu.Unlock()
+			l.lookAround()
 			asked := time.Now()
 			if l.counts() {
 				if err := l.verify(ctx); err != nil {
@@ -102,6 +104,26 @@ func (l *learner) beat(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+}
+
+// lookAround takes in what was running before the window opened, once for each
+// window: a Tetragon tells nothing of a process that does nothing.
+func (l *learner) lookAround() {
+	from, open := l.opened()
+	if l.Agent.IsSensor() || l.bird == nil || !open || from.Equal(l.around) {
+		return
+	}
+	found, err := host{}.running()
+	if err != nil {
+		l.Log.Warn("what was running before the window opened cannot be told", "error", err)
+		return
+	}
+	l.around = from
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, one := range found {
+		l.fold.Found(one.pid, one.path, one.started)
 	}
 }
 

@@ -3,6 +3,7 @@ package profiler
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -81,6 +82,46 @@ func (host) file(path string, at int64) store.FileID {
 		return changedSince
 	}
 	return store.FileID{Dev: st.Dev, Ino: st.Ino, Size: st.Size, CtimeNS: st.Ctim.Nano()}
+}
+
+// running is a process, with the path of its executable and its start in
+// nanoseconds since 1970, to the hundredth of a second.
+type running struct {
+	pid     uint32
+	path    string
+	started int64
+}
+
+// running gives the processes of this pid namespace that have an executable.
+func (host) running() ([]running, error) {
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil, err
+	}
+	procs, err := procfs.AllProcs()
+	if err != nil {
+		return nil, err
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return nil, err
+	}
+	booted := time.Now().UnixNano() - up.Nano()
+	var all []running
+	for _, proc := range procs {
+		path, err := proc.Executable()
+		if err != nil || path == "" {
+			continue // a kernel thread, or gone
+		}
+		if other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", proc.PID)); err != nil || other != space {
+			continue
+		}
+		if stat, err := proc.Stat(); err == nil && stat.State != "Z" {
+			const tick = int64(time.Second) / 100 // USER_HZ, see proc(5)
+			all = append(all, running{uint32(proc.PID), strings.TrimSuffix(path, " (deleted)"), booted + int64(stat.Starttime)*tick})
+		}
+	}
+	return all, nil
 }
 
 // thread reports whether a task that is alive is a thread of another process.

@@ -2,6 +2,7 @@ package profiler
 
 import (
 	api "github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"profile/store"
 )
@@ -119,7 +120,7 @@ func (f *Fold) forked(parent *api.Process, child uint32, at int64) *process {
 	}
 	q := f.lookup(parent, at)
 	if q == nil && f.free(parent) && hasKnownName(parent) {
-		q = f.addUnseen(parent, parent.GetBinary(), at)
+		q = f.addUnseen(parent, parent.GetBinary(), "", at)
 	}
 	if q == nil {
 		return nil
@@ -139,7 +140,7 @@ func (f *Fold) exec(p *api.Process, at int64) {
 	if hasFlag(p, "procFS") {
 		// It ran before; it may have been told of already.
 		if f.lookup(p, at) == nil && f.free(p) && hasKnownName(p) {
-			f.addUnseen(p, p.GetBinary(), at)
+			f.addUnseen(p, p.GetBinary(), "", at)
 		}
 		return
 	}
@@ -200,7 +201,7 @@ func (f *Fold) exit(e *api.ProcessExit, at int64) {
 		return
 	}
 	if hasKnownName(p) || hasKnownName(e.GetParent()) && isFork(p, e.GetParent()) {
-		f.addUnseen(p, p.GetBinary(), at)
+		f.addUnseen(p, p.GetBinary(), "", at)
 		f.remove(p.GetPid().GetValue(), f.processes[p.GetPid().GetValue()], at)
 	}
 }
@@ -211,17 +212,37 @@ func (f *Fold) free(p *api.Process) bool {
 }
 
 // addUnseen takes in a process whose start was not seen, under the path of its
-// executable.
-func (f *Fold) addUnseen(p *api.Process, path string, at int64) *process {
+// executable, and the label of the file if that is known.
+func (f *Fold) addUnseen(p *api.Process, path, file string, at int64) *process {
 	r := f.begin(at)
 	r.seen, r.unseen = false, false
 	q := f.add(p.GetPid().GetValue(), r, at)
 	q.id, q.start = p.GetExecId(), nanos(p.GetStartTime())
-	f.attach(r, f.executable(store.Key{Scope: f.scope(p), Path: path}).tally(""))
+	f.attach(r, f.executable(store.Key{Scope: f.scope(p), Path: path}).tally(file))
 	if f.windows.open && !r.canary {
 		f.countUnseen(r)
 	}
 	return q
+}
+
+// foundSlack is how much later than /proc has it a process may have started,
+// whose fork is told of then.
+const foundSlack = int64(100e6)
+
+// Found takes in a process of this host that was running before the window
+// opened, of which an agent like a Tetragon tells nothing until it does
+// something. It may have ended since, or be told of by now.
+func (f *Fold) Found(pid uint32, path string, started int64) {
+	from := f.windows.from
+	if !f.windows.open || started > from-foundSlack || f.processes[pid] != nil {
+		return
+	}
+	var file string
+	if f.cfg.File != nil {
+		file = labelOf(f.cfg.File(path, started))
+	}
+	q := f.addUnseen(&api.Process{Pid: wrapperspb.UInt32(pid)}, path, file, from)
+	q.since, q.forked, q.stale = started, true, true
 }
 
 // isFork reports whether a process seems to have been forked from its parent
@@ -247,7 +268,7 @@ func (f *Fold) adopt(k *api.ProcessKprobe, path string, at int64) *run {
 		}
 	}
 	path, known := f.nameOf(p, path)
-	r := f.addUnseen(p, path, at).run
+	r := f.addUnseen(p, path, "", at).run
 	r.adopted, r.guessed = !f.cfg.Labels, !known
 	if r.guessed {
 		f.unknownUse++

@@ -29,6 +29,7 @@ type learner struct {
 
 	first      chan struct{} // closed when learning has begun
 	everOpened bool          // what follows is watch's
+	around     time.Time     // the window behind whose opening /proc was looked at
 	events     *events
 	stopEvents func()
 	loaded     []string // policies

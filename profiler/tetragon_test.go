@@ -280,7 +280,12 @@ func TestLiesOfAnAgentAreNeverQuiet(t *testing.T) {
 
 func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	needKernel(t)
-	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true})
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true, Send: func(ev *api.GetEventsResponse) []*api.GetEventsResponse {
+		if strings.Contains(ev.GetProcessExec().GetProcess().GetFlags(), "procFS") {
+			return nil // a Tetragon tells of these as it starts, and not again
+		}
+		return []*api.GetEventsResponse{ev}
+	}})
 	group, err := cgroup.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +296,17 @@ func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	if out, err := exec.Command("cp", "/bin/true", own).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	o.Only = []string{own}
+	idle := t.TempDir() + "/idle"
+	if out, err := exec.Command("cp", "/bin/sleep", idle).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := exec.Command(idle, "600")
+	if err := before.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = before.Process.Kill(); _ = before.Wait() })
+	time.Sleep(time.Second)
+	o.Only = []string{own, idle}
 	l := start(t, o)
 	for range 5 {
 		if err := exec.Command(own).Run(); err != nil {
@@ -312,6 +327,10 @@ func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	row := readRows(t, s)[own]
 	if len(row.Files) != 1 || row.Files[0].Seen != 5 || row.Files[0].Complete != 5 {
 		t.Errorf("%+v, want five complete runs; gaps %s", row, gapsOf(t, session))
+	}
+	there := readRows(t, s)[idle]
+	if len(there.Files) != 1 || len(there.Files[0].Unseen) != 1 || int(there.Files[0].Unseen[0].PID) != before.Process.Pid || !there.Files[0].File.Known() {
+		t.Errorf("%+v, want process %d that was there before", there, before.Process.Pid)
 	}
 }
 
