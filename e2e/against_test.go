@@ -164,7 +164,7 @@ var (
 	ofLearn   = regexp.MustCompile(`(?m)^((?:\[.*\] )?(?:learn|policy)) --cgroup \$CG\b([^/])`)
 	ofLearner = regexp.MustCompile(`(profile --db \S+ learn) --cgroup \$CG\b([^/])`)
 	ofEnforce = regexp.MustCompile(`(profile --db \S+ enforce) --cgroup \$CG\b([^/\n].*|\n)`)
-	ofAgent   = regexp.MustCompile(`(profile --db \S+ (?:learn|enforce))\b`)
+	ofAgent   = regexp.MustCompile(`(profile --db \S+ (?:learn|enforce))\b(.*)`)
 )
 
 // rewrite makes a script one for an agent. A Tetragon learns on the whole
@@ -187,7 +187,12 @@ func (o *opponent) rewrite(text string) string {
 			return ofEnforce.ReplaceAllString(m, "$1"+only+"$2")
 		})
 	}
-	return ofAgent.ReplaceAllString(text, "$1 --agent=$$AGENTADDRESS")
+	return ofAgent.ReplaceAllStringFunc(text, func(m string) string {
+		if strings.Contains(m, " --from ") {
+			return m // what was recorded is read without an agent
+		}
+		return ofAgent.ReplaceAllString(m, "$1 --agent=$$AGENTADDRESS$2")
+	})
 }
 
 // scripts are the files to run, rewritten into a directory, and the names of
@@ -241,6 +246,7 @@ func TestScriptsAreRewrittenForATetragon(t *testing.T) {
 		"exit 1 profile --db $DB learn --cgroup $CG --for 1s\n":        "exit 1 profile --db $DB learn --agent=$AGENTADDRESS --for 1s\n",
 		"exec profile --db $DB enforce --cgroup $CG --only /x --yes\n": "exec profile --db $DB enforce --agent=$AGENTADDRESS --only /x --yes\n",
 		"exec profile --db $DB status\n":                               "exec profile --db $DB status\n",
+		"exec profile --db $DB learn --from a.jsonl\n":                 "exec profile --db $DB learn --from a.jsonl\n",
 	} {
 		if got := o.rewrite(script); got != want {
 			t.Errorf("%q becomes %q, want %q", script, got, want)
