@@ -31,6 +31,7 @@ const (
 	noBytes   = "it learns a name that is not UTF-8, which a Tetragon does not tell"
 	noHeld    = "it is of sockets that are open before learning, or of what is sent and received, of which a Tetragon is not asked"
 	noAgent   = "it brings agents of its own, or needs none"
+	noBurst   = "it starts thousands of programs at once and wants each counted: a Tetragon loses some, which is a gap"
 	noSensor  = "it takes away what the embedded sensor needs of the machine"
 )
 
@@ -52,6 +53,7 @@ var notOfTetragon = map[string]string{
 	"armed-status":                  noPins,
 	"release-leaves-nothing":        noPins,
 	"loss-gap":                      noRing,
+	"counts-many":                   noBurst,
 	"attempts-monitor":              noKills,
 	"naming-unenforceable":          noBytes,
 	"defend-handed":                 noHeld,
