@@ -35,7 +35,7 @@ func newRig(t *testing.T) *rig {
 	r.pins = pinsOf(r.db)
 	raw, err := os.ReadFile(filepath.Join(built, "actor"))
 	if err == nil {
-		err = os.WriteFile(r.tool, raw, 0o755)
+		err = writeProgram(r.tool, raw)
 	}
 	if err == nil {
 		r.cgroup, err = os.MkdirTemp(root.Dir, "profile-test-")

@@ -168,6 +168,15 @@ func (s *site) empties() {
 	s.t.Fatalf("the cgroup does not empty: %q", procs)
 }
 
+// writeProgram writes a file that is to be executed. What another test forks
+// meanwhile would have it open for writing until its exec, so that it could not
+// be executed (ETXTBSY).
+func writeProgram(path string, text []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, text, 0o755)
+}
+
 // copies puts a copy of a built program at a path below the directory.
 func (s *site) copies(program, path string) {
 	s.t.Helper()
@@ -176,7 +185,7 @@ func (s *site) copies(program, path string) {
 		err = os.MkdirAll(filepath.Dir(path), 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(path, text, 0o755)
+		err = writeProgram(path, text)
 	}
 	if err != nil {
 		s.t.Fatal(err)

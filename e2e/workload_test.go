@@ -135,7 +135,7 @@ func (w *world) plan(p *program, script ...string) {
 		words := w.words(p)
 		if len(script) > 0 {
 			text := "#!" + p.path + "\n" + strings.Join(words, " ") + "\n"
-			must(w.t, os.WriteFile(script[0], []byte(text), 0o755))
+			must(w.t, writeProgram(script[0], []byte(text)))
 			break
 		}
 		l.args = append(l.args, words...)
