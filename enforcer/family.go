@@ -60,7 +60,7 @@ func familyOf(file string) (family, bool) {
 		return family{}, false
 	}
 	dir := path.Dir(file)
-	if !strings.Contains(dir, ".") && len(dir) <= commitHash {
+	if !strings.Contains(dir, ".") && !hasLongName(dir) {
 		return family{}, false
 	}
 	return ofDirectories(file)
@@ -85,6 +85,18 @@ const (
 	commitHash = 40
 	buildHash  = 64
 )
+
+// hasLongName reports whether a name in a path could hold a hash.
+func hasLongName(dir string) bool {
+	for len(dir) >= commitHash {
+		end := strings.IndexByte(dir, '/')
+		if end < 0 || end >= commitHash {
+			return true
+		}
+		dir = dir[end+1:]
+	}
+	return false
+}
 
 // cutHash takes off a name the hash with which it ends.
 func cutHash(name string) (before string, is bool) {
