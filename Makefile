@@ -74,7 +74,7 @@ clean-kernel: ## detach and unpin whatever of ours is in the kernel, and remove 
 	@if [ "$$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ]; then rm -rfv /sys/fs/bpf/profile; fi
 	@if [ "$$(stat -f -c %T /run/profile/bpf 2>/dev/null)" = bpf_fs ]; then \
 		rm -rfv /run/profile/bpf/profile; \
-		umount -v /run/profile/bpf; rmdir /run/profile/bpf; fi
+		umount -v /run/profile/bpf; fi
 	@awk '$$3 == "cgroup2" {print $$2}' /proc/mounts | while read -r tree; do \
 		for group in "$$tree"/profile-test-* "$$tree"/profile-demo-*; do \
 			[ -d "$$group" ] || continue; \

@@ -342,6 +342,9 @@ func sweepDir(dir string) error {
 	return nil
 }
 
+// unmountOwn unmounts a bpffs of our own in which nothing is left. The mount
+// point stays: a directory that is removed takes with it what is mounted there
+// in other mount namespaces, and whatever is in force there.
 func unmountOwn() error {
 	lock, err := lockAt(filepath.Dir(ownBPFFS), nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -355,6 +358,11 @@ func unmountOwn() error {
 	if err != nil || !mounted {
 		return err
 	}
+	// Since the root was removed another process may have made it again, and
+	// what it pinned would end with the mount.
+	if _, err := os.Lstat(ownDir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	// Another process may have it open for a moment: it is left to that one.
 	if err := unix.Unmount(ownBPFFS, 0); err != nil {
 		if errors.Is(err, unix.EBUSY) {
@@ -362,8 +370,5 @@ func unmountOwn() error {
 		}
 		return fmt.Errorf("unmount %s: %w", ownBPFFS, err)
 	}
-	// Of no use to anyone once empty, and left if they are not.
-	os.Remove(ownBPFFS)
-	os.Remove(filepath.Dir(ownBPFFS))
 	return nil
 }
