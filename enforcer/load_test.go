@@ -180,10 +180,10 @@ func TestAGenerationTooLargeForOneRequestIsSeveralPolicies(t *testing.T) {
 	if want := []enforcer.KillRow{{Count: 3}}; err != nil || !cmp.Equal(status.Kills, want) {
 		t.Errorf("kills %v, error %v; want those of both policies: %v", status.Kills, err, want)
 	}
-	names, err := enforcer.Release(t.Context(), s.agent, s.store)
-	slices.Sort(names)
-	if err != nil || !slices.Equal(names, second.Policies) || len(s.listed(t)) != 0 {
-		t.Errorf("released %q, error %v, left %q", names, err, s.listed(t))
+	released, err := enforcer.Release(t.Context(), s.agent, s.store)
+	slices.Sort(released.Policies)
+	if want := (enforcer.Released{Policies: second.Policies}); err != nil || !cmp.Equal(released, want) || len(s.listed(t)) != 0 {
+		t.Errorf("released %+v, error %v, left %q", released, err, s.listed(t))
 	}
 }
 

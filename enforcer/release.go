@@ -10,19 +10,27 @@ import (
 	"profile/store"
 )
 
+// Released is what a release took off, and what it found to be gone.
+type Released struct {
+	Policies []string // the names of those that were deleted
+	// Lost are the generations recorded as in force, by number, of which the
+	// agent had nothing any more.
+	Lost []uint64
+}
+
 // Release takes off every enforcing policy of the database, that of the
-// generation in force and what a killed command left, and returns their names;
+// generation in force and what a killed command left, and says which;
 // and removes what is kept of them in a policy directory.
 // What was counted is recorded first; that it cannot be does not keep anything
 // in force. If a policy cannot be deleted, its generation stays recorded as
 // in force, as does one that another agent has: that is an *ElsewhereError.
-func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, error) {
+func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) (Released, error) {
+	var released Released
 	errs := []error{CountKills(ctx, a, s)}
 	policies, err := policiesOf(ctx, a, s)
 	if err != nil {
-		return nil, err
+		return released, err
 	}
-	var names []string
 	kept := map[string]bool{}
 	for _, st := range policies {
 		if err := a.Delete(ctx, st.GetName()); err != nil {
@@ -30,7 +38,7 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 			kept[st.GetName()] = true
 			continue
 		}
-		names = append(names, st.GetName())
+		released.Policies = append(released.Policies, st.GetName())
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
@@ -49,6 +57,9 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 				errs = append(errs, err)
 				return false
 			}
+			if g.State == store.StateLoaded && !slices.ContainsFunc(g.Policies, func(name string) bool { return slices.Contains(released.Policies, name) }) {
+				released.Lost = append(released.Lost, g.N)
+			}
 			end(g, store.StateReleased, now)
 			return true
 		})
@@ -56,5 +67,5 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) ([]string, 
 	if len(kept) == 0 {
 		errs = append(errs, clearDirs(ctx, s, nil))
 	}
-	return names, errors.Join(errs...)
+	return released, errors.Join(errs...)
 }

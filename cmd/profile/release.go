@@ -45,14 +45,17 @@ func release(c *cli.Context) (err error) {
 	if err := confirm(c.Bool("yes"), "Release what is in force? Listed executables may use the network again."); err != nil {
 		return err
 	}
-	names, err := enforcer.Release(c.Context, agent, st)
-	for _, name := range names {
+	released, err := enforcer.Release(c.Context, agent, st)
+	for _, name := range released.Policies {
 		fmt.Printf("released policy %s\n", name)
+	}
+	for _, n := range released.Lost {
+		fmt.Printf("generation %d was recorded as in force, but agent %s had none of its policies any more\n", n, agent.Address)
 	}
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
+	if len(released.Policies)+len(released.Lost) == 0 {
 		fmt.Println("nothing was in force")
 	}
 	clearGroups()
