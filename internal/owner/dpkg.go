@@ -11,9 +11,31 @@ import (
 	"strings"
 )
 
-// fromDpkg reads the lists of files that dpkg keeps, one for each package.
-func fromDpkg(root, path string) ([]Package, error) {
+// fromDpkg reads the lists of files that dpkg keeps, one for each package;
+// known is false if there are none.
+func fromDpkg(root, path string) (packages []Package, known bool, err error) {
 	dir := filepath.Join(root, "var/lib/dpkg")
+	lists, err := filepath.Glob(filepath.Join(dir, "info", "*.list"))
+	if err != nil || len(lists) == 0 {
+		return nil, false, err
+	}
+	owners, err := listing(root, dir, lists, path)
+	if err != nil {
+		return nil, true, err
+	}
+	for _, name := range owners {
+		version, err := dpkgVersion(filepath.Join(dir, "status"), name)
+		if err != nil {
+			return nil, true, err
+		}
+		packages = append(packages, Package{Name: name, Version: version, Manager: "dpkg"})
+	}
+	return packages, true, nil
+}
+
+// listing returns the names of the packages that own a path by their lists,
+// sorted.
+func listing(root, dir string, lists []string, path string) ([]string, error) {
 	names := spellings(root, path)
 	d, err := diverted(filepath.Join(dir, "diversions"), names)
 	if err != nil {
@@ -21,10 +43,6 @@ func fromDpkg(root, path string) ([]Package, error) {
 	}
 	if d.from != "" {
 		names = spellings(root, d.from)
-	}
-	lists, err := filepath.Glob(filepath.Join(dir, "info", "*.list"))
-	if err != nil {
-		return nil, err
 	}
 	var owners []string
 	for _, list := range lists {
@@ -42,15 +60,7 @@ func fromDpkg(root, path string) ([]Package, error) {
 		}
 	}
 	slices.Sort(owners)
-	packages := make([]Package, 0, len(owners))
-	for _, name := range owners {
-		version, err := dpkgVersion(filepath.Join(dir, "status"), name)
-		if err != nil {
-			return nil, err
-		}
-		packages = append(packages, Package{Name: name, Version: version, Manager: "dpkg"})
-	}
-	return packages, nil
+	return owners, nil
 }
 
 func listHas(list string, names []string) (bool, error) {

@@ -6,6 +6,7 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,29 +21,33 @@ type Package struct {
 
 // Of returns the packages that own a path, which must be absolute and
 // resolved, sorted by name: more than one where they share a file, none if no
-// package does or no package manager is known here. Root is where the machine's
-// files are, "/" for this one.
+// package does. Where there is no database of packages, or it cannot be read,
+// that is an error. Root is where the machine's files are, "/" for this one.
 func Of(ctx context.Context, root, path string) ([]Package, error) {
 	if strings.ContainsRune(path, '\n') {
 		return nil, nil // no list has a word for it
 	}
-	owners, err := fromDpkg(root, path)
+	owners, dpkg, err := fromDpkg(root, path)
 	if len(owners) > 0 || err != nil {
 		return owners, err
 	}
-	return fromRPM(ctx, root, path)
+	owners, rpm, err := fromRPM(ctx, root, path)
+	if err == nil && !dpkg && !rpm {
+		return nil, errors.New("neither dpkg nor rpm has a database here")
+	}
+	return owners, err
 }
 
 // spellings are the names under which a package may have a path: where /bin is
-// a symlink to /usr/bin, its list may still say /bin.
+// a symlink to /usr/bin, its list may still say /bin, and a diversion either.
 func spellings(root, path string) []string {
-	short, ok := strings.CutPrefix(path, "/usr")
-	if !ok {
-		return []string{path}
-	}
+	short, long := strings.TrimPrefix(path, "/usr"), path
 	top, _, below := strings.Cut(strings.TrimPrefix(short, "/"), "/")
 	if to, _ := os.Readlink(filepath.Join(root, top)); !below || strings.TrimPrefix(to, "/") != "usr/"+top {
 		return []string{path}
 	}
-	return []string{path, short}
+	if short == path {
+		long = "/usr" + path
+	}
+	return []string{long, short}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,6 +33,14 @@ func mustOwn(t *testing.T, root string, owned map[string][]Package) {
 		if diff := cmp.Diff(want, got); diff != "" && len(want)+len(got) > 0 {
 			t.Errorf("%q belongs to (-want +got):\n%s", path, diff)
 		}
+	}
+}
+
+// mustNotTell wants an error, since nothing that could tell is there.
+func mustNotTell(t *testing.T, root, path, why string) {
+	t.Helper()
+	if got, err := Of(t.Context(), root, path); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("%q belongs to %+v (%v), want an error with %q", path, got, err, why)
 	}
 }
 
@@ -115,6 +124,22 @@ func TestOfDpkgWhereFilesWereDiverted(t *testing.T) {
 	})
 }
 
+// A diversion and the lists may have a path by either of its names.
+func TestOfDpkgWhereADiversionHasAnOtherName(t *testing.T) {
+	root := t.TempDir()
+	merged(t, root, "sbin")
+	writeAll(t, root, map[string]string{
+		"var/lib/dpkg/info/init.list":  "/usr/sbin/halt\n/sbin/reboot\n",
+		"var/lib/dpkg/info/guard.list": "/usr/sbin/halt\n/usr/sbin/reboot\n",
+		"var/lib/dpkg/diversions":      "/sbin/halt\n/sbin/halt.real\nguard\n/usr/sbin/reboot\n/usr/sbin/reboot.real\nguard\n",
+	})
+	init, guard := []Package{{"init", "", "dpkg"}}, []Package{{"guard", "", "dpkg"}}
+	mustOwn(t, root, map[string][]Package{
+		"/usr/sbin/halt": guard, "/usr/sbin/halt.real": init,
+		"/usr/sbin/reboot": guard, "/usr/sbin/reboot.real": init,
+	})
+}
+
 func TestOfNoPackageManager(t *testing.T) {
-	mustOwn(t, t.TempDir(), map[string][]Package{"/bin/ls": nil})
+	mustNotTell(t, t.TempDir(), "/usr/bin/ls", "neither dpkg nor rpm")
 }

@@ -2,12 +2,14 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // spec is of a package with a file in /bin, by its old name, and one that
@@ -40,8 +42,8 @@ func tool(t *testing.T, name string, args ...string) {
 	}
 }
 
-// installed makes a root in which rpm has installed two packages; CI has rpm.
-func installed(t *testing.T, db string) (root string) {
+// needsRPM skips where the tests' user has no rpm of his own; CI has it.
+func needsRPM(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("rpmbuild"); err != nil && os.Getenv("CI") == "" {
 		t.Skip("no rpmbuild to make packages with")
@@ -49,6 +51,12 @@ func installed(t *testing.T, db string) (root string) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: rpm changes its root directory")
 	}
+}
+
+// installed makes a root in which rpm has installed two packages; CI has rpm.
+func installed(t *testing.T, db string) (root string) {
+	t.Helper()
+	needsRPM(t)
 	t.Setenv("HOME", t.TempDir())
 	root, top := t.TempDir(), t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "usr/bin"), 0o755); err != nil {
@@ -83,13 +91,75 @@ func TestOfRPM(t *testing.T) {
 	}
 }
 
-func TestOfRPMThatCannotTell(t *testing.T) {
-	root := installed(t, "/var/lib/rpm")
-	if err := os.WriteFile(filepath.Join(root, "var/lib/rpm/rpmdb.sqlite"), []byte(strings.Repeat("no database", 1000)), 0o644); err != nil {
+// The database in testdata/bdb holds the package one, in the format that rpm
+// had until 2020: db_load(1) made it of the table Packages and of Basenames, as
+// sqlite has them.
+func TestOfRPMWithADatabaseOfBerkeleyDB(t *testing.T) {
+	needsRPM(t)
+	root := t.TempDir()
+	dir := filepath.Join(root, "var/lib/rpm")
+	if err := os.CopyFS(dir, os.DirFS("testdata/bdb")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Of(context.Background(), root, "/usr/bin/one"); err == nil {
-		t.Errorf("belongs to %+v by a database that is broken, without an error", got)
+	writeAll(t, root, map[string]string{"opt/nobodys": "x"})
+	mustOwn(t, root, map[string][]Package{
+		"/usr/bin/one":                     {{"one", "1.2-3", "rpm"}},
+		"/opt/nobodys":                     nil,
+		filepath.Join(root, "opt/nobodys"): nil,
+	})
+	if err := os.Remove(filepath.Join(dir, "Basenames")); err != nil {
+		t.Fatal(err)
+	}
+	mustNotTell(t, root, filepath.Join(root, "opt/nobodys"), "Basenames")
+}
+
+// Whether the path is there or not, rpm says no more of a database that it
+// cannot read than of one in which the path is nobody's.
+func TestOfRPMThatCannotTell(t *testing.T) {
+	needsRPM(t)
+	for _, format := range rpmFormats {
+		root := t.TempDir()
+		dir := filepath.Join(root, "var/lib/rpm")
+		writeAll(t, dir, map[string]string{format.file: strings.Repeat("no database", 1000)})
+		for _, path := range []string{"/etc/passwd", "/usr/bin/missing"} {
+			mustNotTell(t, root, path, "/var/lib/rpm/"+format.file)
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if name := file.Name(); name != format.file && name != ".rpm.lock" {
+				t.Errorf("beside %s there is now %s", format.file, name)
+			}
+		}
+	}
+}
+
+func TestOfADatabaseThatNoRPMReads(t *testing.T) {
+	root, bin := t.TempDir(), t.TempDir()
+	writeAll(t, root, map[string]string{"var/lib/rpm/rpmdb.sqlite": "x", "var/lib/dpkg/info/tool.list": "/usr/bin/tool\n"})
+	t.Setenv("PATH", bin)
+	mustNotTell(t, root, "/usr/bin/one", "not found")
+	mustOwn(t, root, map[string][]Package{"/usr/bin/tool": {{"tool", "", "dpkg"}}})
+}
+
+func TestAnRPMThatHangsIsNotWaitedFor(t *testing.T) {
+	root, bin := t.TempDir(), t.TempDir()
+	writeAll(t, root, map[string]string{"var/lib/rpm/rpmdb.sqlite": "x"})
+	// What it has started holds its output open.
+	if err := os.WriteFile(filepath.Join(bin, "rpm"), []byte("#!/bin/sh\n/bin/sleep 20 &\nwait\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if got, err := Of(ctx, root, "/usr/bin/one"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("belongs to %+v (%v), want that its time was over", got, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("rpm was waited for %s", took)
 	}
 }
 
@@ -101,7 +171,7 @@ func TestOfRPMWithoutDatabaseMakesNone(t *testing.T) {
 	home, root := t.TempDir(), t.TempDir()
 	t.Setenv("HOME", home)
 	writeAll(t, root, map[string]string{"opt/nobodys": "x"})
-	mustOwn(t, root, map[string][]Package{"/opt/nobodys": nil})
+	mustNotTell(t, root, "/opt/nobodys", "neither dpkg nor rpm")
 	mustOwn(t, "/", map[string][]Package{filepath.Join(root, "opt/nobodys"): nil})
 	for _, dir := range []string{home, filepath.Join(root, "var")} {
 		if files, err := os.ReadDir(dir); err == nil && len(files) > 0 {
