@@ -15,7 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 type key struct{}
@@ -64,7 +66,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 }
 
 // end kills what is left in the cgroup, takes off what is in force, and
-// removes the cgroup, whether the script passed or not.
+// removes the cgroup and what the script has mounted, whether it passed or not.
 func (s *script) end() {
 	if s.learner != nil {
 		s.learner.cmd.Process.Kill()
@@ -80,6 +82,10 @@ func (s *script) end() {
 	release := exec.Command(filepath.Join(built, "profile"), "--db", s.env.Getenv("DB"), "release", "--yes")
 	if _, err := os.Stat(s.env.Getenv("DB")); err == nil {
 		release.Run()
+	}
+	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(s.env.WorkDir))
+	for _, m := range mounts {
+		unix.Unmount(m.Mountpoint, unix.MNT_DETACH)
 	}
 	for range 200 {
 		for _, group := range append(s.below(), s.cgroup) {

@@ -8,20 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"profile/internal/sensor/bpf"
 )
 
-const (
-	systemBPFFS = "/sys/fs/bpf"      // where systemd mounts one, shared by every mount namespace
-	ownBPFFS    = "/run/profile/bpf" // mounted by us where the machine has none
-	systemDir   = systemBPFFS + "/profile"
-	ownDir      = ownBPFFS + "/profile" // the kernel has files of its own beside it
-	bpfFSMagic  = unix.BPF_FS_MAGIC
-	maxPolicies = 8 // MAX_POLICIES of bpf/policy.h
-)
+const maxPolicies = 8 // MAX_POLICIES of bpf/policy.h
 
 // pinDir is the directory of a bpffs that holds what is in force for one
 // database: the maps that every policy shares, and a directory a policy.
@@ -29,69 +21,6 @@ type pinDir struct {
 	name string
 	path string
 	held *os.File // a shared lock, while an observer uses the maps
-}
-
-func isBPFFS(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Type == bpfFSMagic
-}
-
-// pinRoot is the directory that holds the pins of every database, "" if there
-// is none. What lies in a bpffs of our own is used up there, also when the
-// machine got one since. Else the system's is preferred: a mount of our own,
-// made inside a unit with a mount namespace, would vanish with it, and the
-// enforcement too.
-func pinRoot() string {
-	own := isBPFFS(ownBPFFS)
-	if own {
-		if _, err := os.Stat(ownDir); err == nil {
-			return ownDir
-		}
-	}
-	if isBPFFS(systemBPFFS) {
-		return systemDir
-	}
-	if own {
-		return ownDir
-	}
-	return ""
-}
-
-// makePinRoot is pinRoot, made or mounted if need be.
-func makePinRoot() (string, error) {
-	if !isBPFFS(systemBPFFS) {
-		// Between a look at the mount and a directory made in it another process
-		// could unmount it, and the directory would be made in the mount point.
-		lock, err := lockAt(filepath.Dir(ownBPFFS), func() error {
-			return os.MkdirAll(filepath.Dir(ownBPFFS), 0o700)
-		})
-		if err != nil {
-			return "", fmt.Errorf("make a mount point for a bpffs: %w; %s", err, mountYourself)
-		}
-		defer lock.Close()
-		if !isBPFFS(ownBPFFS) {
-			if err := mountOwn(); err != nil {
-				return "", err
-			}
-		}
-	}
-	root := pinRoot()
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return "", fmt.Errorf("make the directory of pins: %w", err)
-	}
-	return root, nil
-}
-
-const mountYourself = "mount one at " + systemBPFFS + ": mount -t bpf bpf " + systemBPFFS
-
-func mountOwn() error {
-	if err := os.MkdirAll(ownBPFFS, 0o700); err != nil {
-		return fmt.Errorf("make a mount point for a bpffs: %w; %s", err, mountYourself)
-	}
-	if err := unix.Mount("bpf", ownBPFFS, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-		return fmt.Errorf("mount a bpffs at %s: %w; %s", ownBPFFS, err, mountYourself)
-	}
-	return nil
 }
 
 // lockDir takes a flock on a directory. A bpffs knows flock like any other
@@ -338,37 +267,6 @@ func sweepDir(dir string) error {
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
-	}
-	return nil
-}
-
-// unmountOwn unmounts a bpffs of our own in which nothing is left. The mount
-// point stays: a directory that is removed takes with it what is mounted there
-// in other mount namespaces, and whatever is in force there.
-func unmountOwn() error {
-	lock, err := lockAt(filepath.Dir(ownBPFFS), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	mounted, err := mountinfo.Mounted(ownBPFFS)
-	if err != nil || !mounted {
-		return err
-	}
-	// Since the root was removed another process may have made it again, and
-	// what it pinned would end with the mount.
-	if _, err := os.Lstat(ownDir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	// Another process may have it open for a moment: it is left to that one.
-	if err := unix.Unmount(ownBPFFS, 0); err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			return nil
-		}
-		return fmt.Errorf("unmount %s: %w", ownBPFFS, err)
 	}
 	return nil
 }

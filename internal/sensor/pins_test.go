@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // On a machine without a bpffs each of these mounts and unmounts one: nobody's
@@ -71,31 +74,60 @@ func TestABPFFSThatIsUsedAgainStaysMounted(t *testing.T) {
 
 const inOtherNamespace = "PINS_TEST_OTHER_NAMESPACE"
 
+// inNamespace runs the test that calls it again, in a mount namespace that has
+// no bpffs, and what it says there is its output.
+func inNamespace(t *testing.T) (again *exec.Cmd, tell io.WriteCloser, heard *bufio.Reader) {
+	t.Helper()
+	again = exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	again.Env = append(os.Environ(), inOtherNamespace+"=1")
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	again.Stderr = os.Stderr
+	tell, err := again.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := again.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return again, tell, bufio.NewReader(out)
+}
+
+// hideBPFFS unmounts what the namespace has of other namespaces' bpffs.
+func hideBPFFS(t *testing.T) {
+	for _, path := range []string{systemBPFFS, ownBPFFS} {
+		for isBPFFS(path) {
+			if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // A process with a mount namespace of its own, such as a unit with PrivateTmp,
-// mounts a bpffs that only it sees, at the same place. When it ends, nothing of
-// the others' may end with it.
-func TestAReleaseInAnotherMountNamespaceLeavesThePinsOfThisOne(t *testing.T) {
+// could mount a bpffs that only it sees, at the same place. When that goes,
+// nothing of the others' may go with it.
+func TestABPFFSOfAnotherMountNamespaceLeavesThePinsOfThisOne(t *testing.T) {
 	if os.Getenv(inOtherNamespace) != "" {
-		usesPinsUntilTold(t)
+		hideBPFFS(t)
+		if err := os.MkdirAll(ownBPFFS, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("bpf", ownBPFFS, "bpf", 0, "mode=0700"); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("in use")
+		io.Copy(io.Discard, os.Stdin)
+		if err := unmountOwn(); err != nil {
+			t.Error(err)
+		}
 		return
 	}
-	other := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	other.Env = append(os.Environ(), inOtherNamespace+"=1")
-	other.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	other.Stderr = os.Stderr
-	tell, err := other.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	heard, err := other.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	answers := bufio.NewReader(heard)
-	if line, err := answers.ReadString('\n'); line != "in use\n" {
+	other, tell, heard := inNamespace(t)
+	if line, err := heard.ReadString('\n'); line != "in use\n" {
 		t.Errorf("the other says %q, %v", line, err)
 	}
 	pins, shared, err := usePins("pins-test-here")
@@ -105,7 +137,7 @@ func TestAReleaseInAnotherMountNamespaceLeavesThePinsOfThisOne(t *testing.T) {
 	defer pins.release()
 	defer shared.close()
 	tell.Close()
-	rest, _ := io.ReadAll(answers)
+	rest, _ := io.ReadAll(heard)
 	if err := other.Wait(); err != nil {
 		t.Errorf("the other ended with %v: %s", err, rest)
 	}
@@ -114,16 +146,65 @@ func TestAReleaseInAnotherMountNamespaceLeavesThePinsOfThisOne(t *testing.T) {
 	}
 }
 
-func usesPinsUntilTold(t *testing.T) {
-	pins, shared, err := usePins("pins-test-there")
+// What is pinned where one mount namespace alone sees it would end with that,
+// and no command outside would know of it.
+func TestNothingIsPinnedForOneMountNamespaceAlone(t *testing.T) {
+	if os.Getenv(inOtherNamespace) != "" {
+		hideBPFFS(t)
+		refused := func(where string) {
+			pins, shared, err := usePins("pins-test-alone")
+			if err == nil {
+				shared.close()
+				pins.release()
+				t.Fatalf("pinned in a bpffs of this namespace alone, at %s", where)
+			}
+			if text := err.Error(); !strings.Contains(text, mountYourself) || !strings.Contains(text, where) {
+				t.Errorf("at %s: %s", where, text)
+			}
+		}
+		refused(ownBPFFS)
+		if isBPFFS(ownBPFFS) {
+			t.Error("the bpffs that was refused is mounted still")
+		}
+		if err := unix.Mount("bpf", systemBPFFS, "bpf", 0, "mode=0700"); err != nil {
+			t.Fatal(err)
+		}
+		refused(systemBPFFS)
+		return
+	}
+	other, _, heard := inNamespace(t)
+	said, _ := io.ReadAll(heard)
+	if err := other.Wait(); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+}
+
+// One that has the machine's bpffs pins in that.
+func TestAnotherMountNamespaceSharesTheMachinesPins(t *testing.T) {
+	if os.Getenv(inOtherNamespace) != "" {
+		pins, shared, err := usePins("pins-test-shared")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.close()
+		if err := pins.release(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	pins, shared, err := usePins("pins-test-shared")
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("in use")
-	io.Copy(io.Discard, os.Stdin)
-	shared.close()
-	if err := pins.release(); err != nil {
-		t.Error(err)
+	defer pins.release()
+	defer shared.close()
+	other, _, heard := inNamespace(t)
+	said, _ := io.ReadAll(heard)
+	if err := other.Wait(); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+	if _, err := os.Stat(filepath.Join(pins.path, "epoch")); err != nil {
+		t.Errorf("the other has removed what is used here: %v", err)
 	}
 }
 
