@@ -68,6 +68,7 @@ var notOfTetragon = map[string]string{
 	"hard-daemon":                   noAgent,
 	"hard-terminal":                 noAgent,
 	"bad-place":                     noSensor,
+	"hard-mounts":                   noSensor,
 }
 
 var notOfAgents = map[string]string{
@@ -78,6 +79,7 @@ var notOfAgents = map[string]string{
 	"release-leaves-nothing": noPins,
 	"bad-agent":              noAgent,
 	"bad-place":              noSensor,
+	"hard-mounts":            noSensor,
 	"hard-badagent":          noAgent,
 	"hard-badinput":          noAgent,
 	"hard-daemon":            noAgent,

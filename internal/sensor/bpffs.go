@@ -99,7 +99,7 @@ func checkLasting(mountPoint string) error {
 	if err != nil {
 		return fmt.Errorf("look at the mount of %s: %w", mountPoint, err)
 	}
-	first, err := mountinfo.PidMountInfo(1)
+	first, err := mountsOf(1)
 	if err != nil {
 		return fmt.Errorf("find out whether %s is a bpffs of the machine: %w", mountPoint, err)
 	}
@@ -109,6 +109,15 @@ func checkLasting(mountPoint string) error {
 			"outside of it %s (a container is given that with -v %s:%s)", mountPoint, mountYourself, systemBPFFS, systemBPFFS)
 	}
 	return nil
+}
+
+func mountsOf(pid int) ([]*mountinfo.Info, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return mountinfo.GetMountsFromReader(f, nil)
 }
 
 // bpffsAt is the bpffs that was mounted last at a place, nil if none is.

@@ -23,17 +23,19 @@ import (
 type enforcement struct {
 	meta
 	slot  uint32
-	dir   string
+	dir   string // "" if it is pinned where this process does not see it
 	mode  bpf.SensorMode
 	err   error // why it does not act, if it does not
 	stats []stat
 	// failed counts sockets that could not be judged.
 	failed uint64
+	metaID ebpf.MapID // of the description; 0 if it cannot be read
 }
 
 // meta is what the pins themselves do not say, kept beside them as JSON.
 type meta struct {
 	Name     string            `json:"name"`
+	Pins     string            `json:"pins"` // the name of the directory of pins
 	Cgroup   string            `json:"cgroup"`
 	CgroupID uint64            `json:"cgroup_id"`
 	Level    int               `json:"level"`
@@ -54,6 +56,7 @@ var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "verdicts", "
 
 const (
 	pinMeta    = "meta"
+	metaName   = "profile_meta" // of its map
 	pinList    = "list"
 	pinTallies = "tallies"
 	pinLink    = "link_" // and the program's name
@@ -118,7 +121,7 @@ func loadEnforcement(p *Policy, h hooks, name string, names *listNames) (err err
 		return err
 	}
 	e := &enforcement{slot: slot, dir: slotDir(dir, slot), meta: meta{
-		Name: p.Name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly,
+		Name: p.Name, Pins: name, Cgroup: p.Cgroup, CgroupID: group.ID, Level: group.Level, HostOnly: p.HostOnly,
 		Families: p.Families, Op: p.Op, Programs: h.programs()}}
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of a policy: %w", err)
@@ -308,7 +311,7 @@ func (e *enforcement) pinMeta() error {
 	if len(raw) > maxMeta {
 		return fmt.Errorf("the description of policy %s is %d bytes, more than %d", e.Name, len(raw), maxMeta)
 	}
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "profile_meta", Type: ebpf.Array, KeySize: 4, ValueSize: maxMeta, MaxEntries: 1})
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: metaName, Type: ebpf.Array, KeySize: 4, ValueSize: maxMeta, MaxEntries: 1})
 	if err != nil {
 		return fmt.Errorf("make the description of policy %s: %w", e.Name, err)
 	}

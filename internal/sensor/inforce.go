@@ -58,6 +58,13 @@ func (e *enforcement) readMeta() error {
 		return fmt.Errorf("open the description: %w", err)
 	}
 	defer m.Close()
+	if e.metaID, err = idOf(m); err != nil {
+		return err
+	}
+	return e.decodeMeta(m)
+}
+
+func (e *enforcement) decodeMeta(m *ebpf.Map) error {
 	var raw []byte
 	if err := m.Lookup(uint32(0), &raw); err != nil {
 		return fmt.Errorf("read the description: %w", err)
@@ -175,10 +182,10 @@ func (l *listNames) put(id ebpf.MapID, paths []string) {
 	l.byID[id] = paths
 }
 
-func idOf(list *ebpf.Map) (ebpf.MapID, error) {
-	info, err := list.Info()
+func idOf(m *ebpf.Map) (ebpf.MapID, error) {
+	info, err := m.Info()
 	if err != nil {
-		return 0, fmt.Errorf("ask for a list: %w", err)
+		return 0, fmt.Errorf("ask for a map: %w", err)
 	}
 	id, _ := info.ID()
 	return id, nil

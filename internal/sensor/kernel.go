@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/tetragon/api/v1/tetragon"
 
 	"profile/internal/sensor/bpf"
@@ -118,17 +120,60 @@ func (m machine) each(do func(*enforcement, *sharedMaps) error) error {
 }
 
 func (m machine) Enforced() ([]Enforced, error) {
+	pinned, far, err := m.all()
 	var all []Enforced
-	err := m.each(func(e *enforcement, _ *sharedMaps) error {
-		if e.Name != "" {
-			if err := e.readStats(m.names); e.err == nil {
-				e.err = err
-			}
-		}
+	for _, e := range append(pinned, far...) {
 		all = append(all, e.describe())
-		return nil
-	})
+	}
 	return all, err
+}
+
+// all lists the policies that are pinned, and those that are where this process
+// does not see them.
+func (m machine) all() (pinned, far []*enforcement, err error) {
+	before := map[ebpf.MapID]bool{}
+	for round := range 2 {
+		pinned = nil
+		var found []ebpf.MapID
+		err = m.each(func(e *enforcement, _ *sharedMaps) error {
+			if e.Name != "" {
+				if err := e.readStats(m.names); e.err == nil {
+					e.err = err
+				}
+			}
+			pinned, found = append(pinned, e), append(found, e.metaID)
+			return nil
+		})
+		if err != nil {
+			return pinned, nil, err
+		}
+		if far, err = unseen(m.cfg.Name, found); err != nil || len(far) == 0 {
+			return pinned, nil, err
+		}
+		// One that another process was loading is found the second time.
+		if round > 0 {
+			far = slices.DeleteFunc(far, func(e *enforcement) bool { return !before[e.metaID] })
+		}
+		for _, e := range far {
+			before[e.metaID] = true
+		}
+	}
+	for _, e := range far {
+		e.err = errors.New(whoSees(m.cfg.Name))
+	}
+	return pinned, far, nil
+}
+
+// refuseFar is the error for a policy that is not pinned here, if it is
+// elsewhere.
+func (m machine) refuseFar(name string) error {
+	_, far, err := m.all()
+	for _, e := range far {
+		if e.Name == name {
+			return fmt.Errorf("policy %s: %w", name, e.err)
+		}
+	}
+	return err
 }
 
 func (m machine) Remove(name string) (found bool, err error) {
@@ -139,8 +184,11 @@ func (m machine) Remove(name string) (found bool, err error) {
 		found = true
 		return e.remove(shared)
 	})
-	if err == nil && found {
+	switch {
+	case err == nil && found:
 		err = sweep(m.cfg.Name)
+	case err == nil:
+		err = m.refuseFar(name)
 	}
 	return found, err
 }
@@ -157,6 +205,9 @@ func (m machine) SetMode(name string, mode tetragon.TracingPolicyMode) (found bo
 		found = true
 		return e.setMode(shared, to)
 	})
+	if err == nil && !found {
+		err = m.refuseFar(name)
+	}
 	return found, err
 }
 
