@@ -63,9 +63,6 @@ func makePinRoot() (string, error) {
 		}
 	}
 	root := pinRoot()
-	if err := checkLasting(filepath.Dir(root)); err != nil {
-		return "", err
-	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return "", fmt.Errorf("make the directory of pins: %w", err)
 	}
@@ -81,15 +78,13 @@ func mountOwn() error {
 	if err := unix.Mount("bpf", ownBPFFS, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 		return fmt.Errorf("mount a bpffs at %s: %w; %s", ownBPFFS, err, mountYourself)
 	}
-	if err := checkLasting(ownBPFFS); err != nil {
-		return errors.Join(err, unix.Unmount(ownBPFFS, 0))
-	}
 	return nil
 }
 
 // checkLasting refuses a bpffs that is not the one that process 1 has at the
-// same place. What is pinned in one that a container or a unit has for itself is
-// seen by no command outside, and ends with its mount namespace, silently.
+// same place. What is in force in one that a container or a unit has for itself
+// is seen by no command outside, and ends with its mount namespace, silently.
+// For what ends with its process, as learning does, any will do.
 func checkLasting(mountPoint string) error {
 	path, err := filepath.EvalSymlinks(mountPoint)
 	if err != nil {

@@ -85,6 +85,10 @@ func lockPins(name string, create bool) (dir string, shared *sharedMaps, unlock 
 	}
 	dir = filepath.Join(root, name)
 	if create {
+		if err := checkLasting(filepath.Dir(root)); err != nil {
+			lock.Close()
+			return "", nil, nil, errors.Join(err, sweep(name))
+		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			lock.Close()
 			return "", nil, nil, fmt.Errorf("make the directory of pins: %w", err)

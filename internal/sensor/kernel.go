@@ -85,6 +85,14 @@ func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Au
 	if err != nil {
 		return nil, err
 	}
+	// What it acts on would be taken for a use of the network.
+	_, far, err := m.all()
+	if err != nil {
+		return nil, err
+	}
+	if len(far) > 0 {
+		return nil, fmt.Errorf("policy %s: %w", far[0].Name, far[0].err)
+	}
 	a, err := startAudit(p, h.seeing(p.Families), m.cfg, publish)
 	if err != nil {
 		return nil, err

@@ -146,16 +146,17 @@ func TestABPFFSOfAnotherMountNamespaceLeavesThePinsOfThisOne(t *testing.T) {
 	}
 }
 
-// What is pinned where one mount namespace alone sees it would end with that,
-// and no command outside would know of it.
-func TestNothingIsPinnedForOneMountNamespaceAlone(t *testing.T) {
+// What is in force where one mount namespace alone sees it would end with that,
+// and no command outside would know of it. What is learned there ends with its
+// process anyway.
+func TestNothingIsInForceForOneMountNamespaceAlone(t *testing.T) {
 	if os.Getenv(inOtherNamespace) != "" {
 		hideBPFFS(t)
 		refused := func(where string) {
-			pins, shared, err := usePins("pins-test-alone")
+			_, _, unlock, err := lockPins("pins-test-alone", true)
 			if err == nil {
-				shared.close()
-				pins.release()
+				unlock()
+				sweep("pins-test-alone")
 				t.Fatalf("pinned in a bpffs of this namespace alone, at %s", where)
 			}
 			if text := err.Error(); !strings.Contains(text, mountYourself) || !strings.Contains(text, where) {
@@ -165,6 +166,14 @@ func TestNothingIsPinnedForOneMountNamespaceAlone(t *testing.T) {
 		refused(ownBPFFS)
 		if isBPFFS(ownBPFFS) {
 			t.Error("the bpffs that was refused is mounted still")
+		}
+		pins, shared, err := usePins("pins-test-alone")
+		if err != nil {
+			t.Fatalf("an observer there: %v", err)
+		}
+		shared.close()
+		if err := pins.release(); err != nil {
+			t.Error(err)
 		}
 		if err := unix.Mount("bpf", systemBPFFS, "bpf", 0, "mode=0700"); err != nil {
 			t.Fatal(err)
