@@ -131,6 +131,19 @@ func TestRecordedKillsNeverGoDown(t *testing.T) {
 	}
 }
 
+// A time of the kernel's clock is another each time that it is made one of day.
+func TestAKillThatIsCountedAgainKeepsItsTime(t *testing.T) {
+	recorded := []store.Kill{{Path: "/a", Kills: 2, LastKill: at(5), Would: 1, LastWould: at(4)}}
+	again := []store.Kill{{Path: "/a", Kills: 2, LastKill: at(5).Add(300), Would: 1, LastWould: at(4).Add(300)}}
+	if diff := cmp.Diff(recorded, raiseKills(recorded, again)); diff != "" {
+		t.Errorf("counted again (-want +got):\n%s", diff)
+	}
+	more := []store.Kill{{Path: "/a", Kills: 3, LastKill: at(6), Would: 2, LastWould: at(7)}}
+	if diff := cmp.Diff(more, raiseKills(recorded, more)); diff != "" {
+		t.Errorf("counted on (-want +got):\n%s", diff)
+	}
+}
+
 func TestWhatTwoGenerationsCountIsCountedOnce(t *testing.T) {
 	old := []store.Kill{{Path: "/a", Kills: 5, LastKill: at(5)}, {Path: "/b", Would: 3}, {Path: "/c", Kills: 1}}
 	got := lowerKills(old, []store.Kill{{Path: "/a", Kills: 2, LastKill: at(6)}, {Path: "/b", Would: 4}, {Path: "/d", Kills: 9}})

@@ -48,7 +48,9 @@ func unheardWould(generations []store.Generation) map[string]uint64 {
 // raiseKills brings what was recorded of a generation up to what its agent now
 // counts. An agent that was restarted counts from zero: no count goes down. A
 // count for the path "" is one of all executables together: what was heard of
-// some by name is taken from it.
+// some by name is taken from it. Where nothing was counted since, the time is as
+// it was recorded: the kernel's clock gives another each time that it is read as
+// one of day.
 func raiseKills(recorded, counted []store.Kill) []store.Kill {
 	raised := slices.Clone(recorded)
 	for _, k := range counted {
@@ -65,8 +67,12 @@ func raiseKills(recorded, counted []store.Kill) []store.Kill {
 			continue
 		}
 		r := &raised[i]
-		r.Kills, r.Would = max(r.Kills, k.Kills), max(r.Would, k.Would)
-		r.LastKill, r.LastWould = later(r.LastKill, k.LastKill), later(r.LastWould, k.LastWould)
+		if r.Kills != k.Kills || r.LastKill.IsZero() {
+			r.Kills, r.LastKill = max(r.Kills, k.Kills), later(r.LastKill, k.LastKill)
+		}
+		if r.Would != k.Would || r.LastWould.IsZero() {
+			r.Would, r.LastWould = max(r.Would, k.Would), later(r.LastWould, k.LastWould)
+		}
 	}
 	return raised
 }
