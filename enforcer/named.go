@@ -33,6 +33,14 @@ func (p *planner) name(ctx context.Context, tx *store.Tx) error {
 			return fmt.Errorf("exclude %q: %w", file, err)
 		}
 		p.excluded[abs], p.excluded[resolveName(abs)] = true, true
+		if _, err := os.Lstat(abs); errors.Is(err, fs.ErrNotExist) {
+			// Such as a pattern: who gave it must not take it for lifted.
+			if learned, err := p.remembers(tx, abs); err != nil {
+				return err
+			} else if !learned {
+				p.warn("exclude %q: it keeps nothing out, since there is no such file, and none was learned", file)
+			}
+		}
 	}
 	for _, file := range p.o.Include {
 		if err := p.include(tx, file); err != nil {
@@ -43,6 +51,12 @@ func (p *planner) name(ctx context.Context, tx *store.Tx) error {
 		return fmt.Errorf("%w: the agent is on another host, whose directories cannot be read from here", ErrUsage)
 	}
 	return p.walk(ctx)
+}
+
+// remembers reports whether a path was learned, or is listed.
+func (p *planner) remembers(tx *store.Tx, file string) (bool, error) {
+	rows, err := tx.Evidence(file)
+	return len(rows) > 0 || p.listed[file], err
 }
 
 func (p *planner) include(tx *store.Tx, file string) error {
@@ -60,9 +74,9 @@ func (p *planner) include(tx *store.Tx, file string) error {
 	resolved, err := filepath.EvalSymlinks(abs)
 	if errors.Is(err, fs.ErrNotExist) {
 		// What was learned or listed may be gone for now, as in an upgrade.
-		if rows, err := tx.Evidence(abs); err != nil {
+		if learned, err := p.remembers(tx, abs); err != nil {
 			return err
-		} else if len(rows) == 0 && !p.listed[abs] {
+		} else if !learned {
 			return fmt.Errorf("%w: include %q: there is no such file, and none was learned", ErrUsage, file)
 		}
 		p.included[abs] = true

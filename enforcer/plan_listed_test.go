@@ -3,6 +3,7 @@ package enforcer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,6 +48,24 @@ func TestPlanKeepsWhatIsListed(t *testing.T) {
 	mustHold(t, plan, outside, "excluded")
 	if diff := cmp.Diff([]string{outside, "/usr/bin/not-learned"}, plan.Removed); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
+	}
+	for _, w := range plan.Warnings {
+		if strings.Contains(w, "keeps nothing out") {
+			t.Errorf("warned %q of what was learned or is listed", w)
+		}
+	}
+}
+
+// A pattern, or a slip, must not be taken for a listing that was lifted.
+func TestPlanWarnsOfAnExclusionThatKeepsNothingOut(t *testing.T) {
+	s := newScene(t)
+	tool := s.learned("tool", runs(3))
+	s.o.Exclude = []string{filepath.Join(s.dir, "*"), filepath.Join(s.dir, "tool2")}
+	warned := strings.Join(s.mustPlan(tool).Warnings, "\n")
+	for _, file := range s.o.Exclude {
+		if says := fmt.Sprintf("exclude %q: it keeps nothing out", file); !strings.Contains(warned, says) {
+			t.Errorf("warnings %q, want one that says %s", warned, says)
+		}
 	}
 }
 
