@@ -80,8 +80,11 @@ type CoverageError struct {
 }
 
 func (e *CoverageError) Error() string {
-	return fmt.Sprintf("learned only %s: enforcing in %s is wider than that",
-		strings.Join(e.Learned, " and "), tellCgroup(e.Cgroup))
+	places := e.Learned
+	if n := len(places); n > 3 { // such as a cgroup for each command
+		places = append(slices.Clone(places[:2]), fmt.Sprintf("in %d other places", n-2))
+	}
+	return fmt.Sprintf("learned only %s: enforcing in %s is wider than that", strings.Join(places, " and "), tellCgroup(e.Cgroup))
 }
 
 // BuildPlan makes the plan from the evidence of one transaction, from the

@@ -321,6 +321,15 @@ func TestPlanRefusesToEnforceMoreWidelyThanWasLearned(t *testing.T) {
 	mustHold(t, plan, file, "learned only in cgroup /a")
 }
 
+// Each command that is learned has a cgroup of its own.
+func TestARefusalNamesTwoOfManyPlaces(t *testing.T) {
+	err := &CoverageError{Cgroup: "/", Learned: []string{"in cgroup /1", "in cgroup /2", "in cgroup /3", "in cgroup /4"}}
+	want := "learned only in cgroup /1 and in cgroup /2 and in 2 other places: enforcing in the whole machine is wider than that"
+	if got := err.Error(); got != want || len(err.Learned) != 4 {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestPlanHoldsWhatRestsOnNarrowerSessions(t *testing.T) {
 	s := newScene(t)
 	narrow := watched("n", 10, 20)
