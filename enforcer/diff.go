@@ -49,11 +49,12 @@ func WhatIsKnown(sessions []store.Session, rows []store.Evidence, until time.Tim
 // appeared, gone, verdict or file; From and To are verdicts, "" where there is
 // none.
 type Change struct {
-	Scope string `json:"scope"`
-	Path  string `json:"path"` // as in a Row
-	What  string `json:"what"`
-	From  string `json:"from,omitempty"`
-	To    string `json:"to,omitempty"`
+	Scope      string `json:"scope"`
+	Path       string `json:"path"`                  // as in a Row
+	PathBase64 string `json:"path_base64,omitempty"` // the same
+	What       string `json:"what"`
+	From       string `json:"from,omitempty"`
+	To         string `json:"to,omitempty"`
 }
 
 // Diff tells what changed from one to the other, sorted by path, then scope.
@@ -72,7 +73,7 @@ func Diff(from, to Known) []Change {
 		a, before := from[key]
 		b, after := to[key]
 		change := Change{Scope: key.Scope, From: a.verdict, To: b.verdict}
-		change.Path, _ = printable(key.Path)
+		change.Path, change.PathBase64 = printable(key.Path)
 		add := func(what string) {
 			change.What = what
 			changes = append(changes, change)

@@ -32,12 +32,12 @@ func TestDiffTellsWhatChanged(t *testing.T) {
 		keyed("host", "/bin/same", row("a", of(store.FileID{Dev: 9, Ino: 10, Size: 100, CtimeNS: 5}, 1, 2, runs(4)))),
 		keyed("host", "/bin/turned", row("b", of(newFile, 11, 12, used(runs(1), "inet", "stream")))))
 	want := []Change{
-		{"host", "/bin/gone", "gone", Quiet, ""},
-		{"host", "/bin/new-file", "file", Quiet, Quiet},
-		{"shop", "/bin/same", "appeared", "", Quiet},
-		{"host", "/bin/turned", "verdict", Quiet, Network},
-		{"host", "/bin/turned", "file", Quiet, Network},
-		{"host", `/bin/\xff`, "appeared", "", Network},
+		{"host", "/bin/gone", "", "gone", Quiet, ""},
+		{"host", "/bin/new-file", "", "file", Quiet, Quiet},
+		{"shop", "/bin/same", "", "appeared", "", Quiet},
+		{"host", "/bin/turned", "", "verdict", Quiet, Network},
+		{"host", "/bin/turned", "", "file", Quiet, Network},
+		{"host", `/bin/\xff`, "L2Jpbi//", "appeared", "", Network},
 	}
 	if diff := cmp.Diff(want, Diff(before, after)); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
@@ -54,7 +54,7 @@ func TestWhatIsKnownAtATime(t *testing.T) {
 		keyed("host", "/bin/tool", row("a", runs(1))),
 		keyed("host", "/bin/tool", row("b", used(runs(1), "inet", "stream")))}
 	early, late := mustKnow(t, at(10), sessions, rows...), mustKnow(t, at(20), sessions, rows...)
-	want := []Change{{"host", "/bin/late", "appeared", "", Quiet}, {"host", "/bin/tool", "verdict", Quiet, Network}}
+	want := []Change{{"host", "/bin/late", "", "appeared", "", Quiet}, {"host", "/bin/tool", "", "verdict", Quiet, Network}}
 	if diff := cmp.Diff(want, Diff(early, late)); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
@@ -67,7 +67,7 @@ func TestWhatIsKnownAtATimeBeforeAFileWasReplaced(t *testing.T) {
 		keyed("host", "/bin/tool", row("a", of(oldFile, 1, 2, used(runs(1), "inet", "stream")))),
 		keyed("host", "/bin/tool", row("b", of(newFile, 11, 12, runs(1))))}
 	got := Diff(mustKnow(t, at(10), sessions, rows...), mustKnow(t, time.Time{}, sessions, rows...))
-	want := []Change{{"host", "/bin/tool", "verdict", Network, Quiet}, {"host", "/bin/tool", "file", Network, Quiet}}
+	want := []Change{{"host", "/bin/tool", "", "verdict", Network, Quiet}, {"host", "/bin/tool", "", "file", Network, Quiet}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
@@ -83,7 +83,7 @@ func TestWhatSinceLeavesOutIsNotKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]Change{{"host", "/bin/tool", "appeared", "", Quiet}}, Diff(Known{}, k)); diff != "" {
+	if diff := cmp.Diff([]Change{{"host", "/bin/tool", "", "appeared", "", Quiet}}, Diff(Known{}, k)); diff != "" {
 		t.Errorf("known (-want +got):\n%s", diff)
 	}
 }

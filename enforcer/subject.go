@@ -38,8 +38,11 @@ func findSubject(tx *store.Tx, name string) (subject, error) {
 	}
 	resolved, err := filepath.EvalSymlinks(abs)
 	if err != nil {
-		if rows, err := tx.Evidence(abs); err != nil || len(rows) > 0 {
-			return subject{paths: []string{abs}}, err // gone, and not forgotten
+		// Gone, and not forgotten, or no path of a file, as of one in memory.
+		for _, path := range []string{abs, name} {
+			if rows, err := tx.Evidence(path); err != nil || len(rows) > 0 {
+				return subject{paths: []string{path}}, err
+			}
 		}
 		return subject{}, fmt.Errorf("%w: there is no file %q, and none was learned", ErrUsage, name)
 	}

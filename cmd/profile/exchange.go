@@ -95,11 +95,41 @@ func bringIn(c *cli.Context, what string, read func(string) (*export.Export, err
 	if err != nil {
 		return err
 	}
-	if err := st.Update(c.Context, all.Into); err != nil {
+	known := 0
+	err = st.Update(c.Context, func(tx *store.Tx) (err error) {
+		if known, err = countKnown(tx, all.Sessions); err != nil {
+			return err
+		}
+		return all.Into(tx)
+	})
+	if err != nil {
 		return err
 	}
-	fmt.Printf("brought into %s: %s and %s of evidence\n", st.Path(), counted(len(all.Sessions), "session"), counted(len(all.Evidence), "row"))
+	there := ""
+	if known > 0 {
+		there = fmt.Sprintf("; %d of the sessions known already, and counted once", known)
+	}
+	fmt.Printf("brought into %s: %s and %s of evidence%s\n", st.Path(), counted(len(all.Sessions), "session"), counted(len(all.Evidence), "row"), there)
 	return nil
+}
+
+// countKnown counts the sessions that the database has.
+func countKnown(tx *store.Tx, sessions []store.Session) (int, error) {
+	ours, err := tx.Sessions()
+	if err != nil {
+		return 0, err
+	}
+	has := map[string]bool{}
+	for _, s := range ours {
+		has[s.ID] = true
+	}
+	known := 0
+	for _, s := range sessions {
+		if has[s.ID] {
+			known++
+		}
+	}
+	return known, nil
 }
 
 func readExport(name string) (*export.Export, error) {
@@ -168,7 +198,7 @@ func showDiff(c *cli.Context) error {
 	}
 	sheet := newTable(os.Stdout, "executable", "what", "from", "to")
 	for _, one := range changes {
-		path := showPath(one.Path)
+		path := showWhole(one.Path, one.PathBase64)
 		if one.Scope != store.HostScope {
 			path += " in " + showPath(one.Scope)
 		}
