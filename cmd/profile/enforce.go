@@ -166,10 +166,8 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 	if c.Bool("watch") && !e.apply {
 		return nil, usagef("--watch watches over what is applied, and with -o and --dry-run nothing is")
 	}
-	for _, flag := range []string{"only", "protect"} {
-		if err := checkGlobs(flag, c.StringSlice(flag)); err != nil {
-			return nil, err
-		}
+	if err := errors.Join(checkOnly(c), checkGlobs("protect", c.StringSlice("protect"))); err != nil {
+		return nil, err
 	}
 	t, err := thresholds(c)
 	if err != nil {
@@ -271,6 +269,15 @@ func printPolicies(w io.Writer, plan *enforcer.Plan) error {
 	if len(all) > 1 {
 		fmt.Fprintf(os.Stderr, "warning: too large for one policy: these are %d, a document each. kubectl applies them all; "+
 			"an agent reads only the first document of a file, so for tetra or a policy directory give each a file of its own\n", len(all))
+	}
+	// What is printed can be given to any agent, and none refuses what it does
+	// not know.
+	if plan.Cgroup != "/" {
+		fmt.Fprintf(os.Stderr, "warning: only the embedded sensor (profile agent) knows the option that confines it to cgroup %s: "+
+			"a Tetragon would take it for the whole machine\n", showPath(plan.Cgroup))
+	}
+	if plan.Stage == store.StageMonitor {
+		fmt.Fprintln(os.Stderr, "warning: a Tetragon older than v1.4 does not know the option that makes it monitor, and would kill")
 	}
 	for i, p := range all {
 		text, err := p.Marshal()

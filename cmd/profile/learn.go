@@ -140,7 +140,7 @@ func checkLearn(c *cli.Context) error {
 	if c.IsSet("fail-on-new") && c.NArg() == 0 {
 		return usagef("--fail-on-new goes with a command, as in learn --fail-on-new EXPORT -- make")
 	}
-	return checkGlobs("only", c.StringSlice("only"))
+	return checkOnly(c)
 }
 
 // learnIn learns in a cgroup. With a command there is no progress: the

@@ -75,6 +75,18 @@ func checkGlobs(flag string, globs []string) error {
 	return nil
 }
 
+// checkOnly refuses what is no pattern, and what could match nothing: who gave
+// it would take what is left out for what never ran.
+func checkOnly(c *cli.Context) error {
+	globs := c.StringSlice("only")
+	for _, g := range globs {
+		if g != "" && !strings.ContainsRune(`/*?[{\`, rune(g[0])) {
+			return usagef("--only %q matches nothing: what it is compared with begins with /", g)
+		}
+	}
+	return checkGlobs("only", globs)
+}
+
 func showReport(c *cli.Context) error {
 	form, err := output(c, "table", "json", "yaml")
 	if err != nil {
@@ -83,7 +95,10 @@ func showReport(c *cli.Context) error {
 	if slices.Contains(c.Args().Slice(), "") {
 		return usagef("an executable's name is empty")
 	}
-	if err := checkGlobs("only", c.StringSlice("only")); err != nil {
+	if v := c.String("verdict"); c.IsSet("verdict") && !slices.Contains([]string{enforcer.Network, enforcer.Quiet, enforcer.Unproven}, v) {
+		return usagef("%q is no verdict: it is network, quiet or unproven", v)
+	}
+	if err := checkOnly(c); err != nil {
 		return err
 	}
 	t, err := thresholds(c)
