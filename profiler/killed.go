@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"slices"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"profile/internal/tetragon"
 	"profile/store"
 )
@@ -57,7 +60,10 @@ func ClearKilled(ctx context.Context, agent *tetragon.Agent, s *store.Store, log
 			continue
 		}
 		log.Info("deleting the audit policy of a session that was killed", "policy", st.GetName())
-		if err := agent.Delete(ctx, st.GetName()); err != nil {
+		err := agent.Delete(ctx, st.GetName())
+		if status.Code(err) == codes.FailedPrecondition {
+			log.Info("it is another database's, from which the session was brought in", "policy", st.GetName())
+		} else if err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,14 @@ import (
 	"profile/internal/cgroup"
 )
 
-// groupPrefix begins the names of commands' cgroups.
+// groupPrefix begins the names of commands' cgroups, and digits end them. Those
+// of units end otherwise.
 const groupPrefix = "profile-learn-"
+
+func isGroupName(name string) bool {
+	digits, ok := strings.CutPrefix(name, groupPrefix)
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
 
 // commandGroup is the cgroup of a command. It is locked for as long as this
 // process lives, which tells it from one that a killed learner has left.
@@ -136,10 +142,14 @@ func clearGroups() {
 	if err != nil {
 		return
 	}
-	entries, _ := os.ReadDir(parent.Dir)
+	clearGroupsIn(parent.Dir)
+}
+
+func clearGroupsIn(dir string) {
+	entries, _ := os.ReadDir(dir)
 	for _, entry := range entries {
-		if entry.IsDir() && strings.HasPrefix(entry.Name(), groupPrefix) {
-			clearGroup(filepath.Join(parent.Dir, entry.Name()))
+		if entry.IsDir() && isGroupName(entry.Name()) {
+			clearGroup(filepath.Join(dir, entry.Name()))
 		}
 	}
 }

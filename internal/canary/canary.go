@@ -97,6 +97,20 @@ func Is(path string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("compare with the canary: %w", err)
 	}
+	return isCanary(f)
+}
+
+// isIn is Is of a file in a directory that is open.
+func isIn(dir *os.Root, name string) (bool, error) {
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	return isCanary(f)
+}
+
+// isCanary compares a file, and closes it.
+func isCanary(f *os.File) (bool, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
@@ -107,7 +121,7 @@ func Is(path string) (bool, error) {
 	}
 	got, err := io.ReadAll(io.LimitReader(f, int64(len(program))+1))
 	if err != nil {
-		return false, fmt.Errorf("compare %q with the canary: %w", path, err)
+		return false, fmt.Errorf("compare %q with the canary: %w", f.Name(), err)
 	}
 	return bytes.Equal(got, program), nil
 }

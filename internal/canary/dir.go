@@ -93,8 +93,7 @@ func private(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() {
+	if !ownDirectory(info) {
 		return "", errors.New("what is there is not a directory of this user's")
 	}
 	if err := os.Chmod(path, 0o700); err != nil {
@@ -114,17 +113,41 @@ func clearDirs(dbPath, run, temp string) error {
 	}
 	var errs []error
 	for _, path := range paths {
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			continue // there is none, or it is not for us to read
-		}
-		for _, entry := range entries {
-			file := filepath.Join(path, entry.Name())
-			if is, err := Is(file); err == nil && is {
-				errs = append(errs, os.Remove(file))
-			}
-		}
-		_ = os.Remove(path) // fails if something else is in it
+		errs = append(errs, clearDir(path))
 	}
 	return errors.Join(errs...)
+}
+
+// clearDir stays in the directory that it has found to be the caller's: whoever
+// may write beside it could put a link to another in its place meanwhile.
+func clearDir(path string) error {
+	owned, err := os.Lstat(path)
+	if err != nil || !ownDirectory(owned) {
+		return nil // there is none, or it is not for us to clear
+	}
+	dir, err := os.OpenRoot(path)
+	if err != nil {
+		return fmt.Errorf("clear canaries: %w", err)
+	}
+	defer dir.Close()
+	if opened, err := dir.Stat("."); err != nil || !os.SameFile(owned, opened) {
+		return errors.Join(err, fmt.Errorf("clear canaries: %q is not what it was", path))
+	}
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("clear canaries: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if is, err := isIn(dir, entry.Name()); err == nil && is {
+			errs = append(errs, dir.Remove(entry.Name()))
+		}
+	}
+	_ = os.Remove(path) // fails if something else is in it
+	return errors.Join(errs...)
+}
+
+func ownDirectory(info fs.FileInfo) bool {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return info.IsDir() && ok && int(owner.Uid) == os.Geteuid()
 }

@@ -157,3 +157,46 @@ func TestClearRemovesCanariesAndNothingElse(t *testing.T) {
 		t.Errorf("the directory stayed: %v", err)
 	}
 }
+
+// In a directory for temporary files anybody can make one of the name that ours
+// would have, and put a link in its place while it is being cleared.
+func TestClearLeavesWhatAnotherUserOwns(t *testing.T) {
+	needRoot(t)
+	temp := t.TempDir()
+	db := filepath.Join(t.TempDir(), "profile.db")
+	paths, err := candidates(db, "/nowhere", temp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, ours := paths[2], t.TempDir()
+	for _, dir := range []string{theirs, ours} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Install(dir, "kept"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(theirs, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	cleared := func() {
+		t.Helper()
+		if err := clearDirs(db, "/nowhere", temp); err != nil {
+			t.Error(err)
+		}
+		for _, dir := range []string{theirs, ours} {
+			if _, err := os.Stat(filepath.Join(dir, "kept")); err != nil {
+				t.Errorf("another's file is gone: %v", err)
+			}
+		}
+	}
+	cleared()
+	if err := os.RemoveAll(theirs); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(ours, theirs); err != nil {
+		t.Fatal(err)
+	}
+	cleared()
+}

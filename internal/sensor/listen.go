@@ -61,9 +61,16 @@ func clearSocket(path string) error {
 	if st.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%s is there and no socket", path)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
 		conn.Close()
 		return fmt.Errorf("an agent answers at %s already", path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case !errors.Is(err, unix.ECONNREFUSED):
+		// One that is too busy to answer would go on, where nobody finds it.
+		return fmt.Errorf("an agent may be at %s already: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove the socket of an agent that has gone: %w", err)

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -109,5 +112,39 @@ func TestListenReplacesADeadSocketAndNothingElse(t *testing.T) {
 	}
 	if _, err := Listen(filepath.Join(t.TempDir(), "s"), "no-such-group", quiet); err == nil {
 		t.Error("a group that does not exist was taken")
+	}
+}
+
+// An agent that has no time to answer is none that has gone.
+func TestListenLeavesTheSocketOfABusyAgent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	address := &unix.SockaddrUnix{Name: path}
+	open := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	busy := open()
+	if err := errors.Join(unix.Bind(busy, address), unix.Listen(busy, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for waiting := 0; ; waiting++ {
+		err := unix.Connect(open(), address)
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil || waiting > 10 {
+			t.Fatalf("%d wait, and the next: %v", waiting, err)
+		}
+	}
+	if lis, err := Listen(path, "", quiet); err == nil {
+		lis.Close()
+		t.Error("another took the place of an agent that is busy")
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the socket of the busy agent is gone: %v", err)
 	}
 }

@@ -234,8 +234,9 @@ func (s *Server) find(name string) (bool, error) {
 	return slices.ContainsFunc(all, func(e Enforced) bool { return e.Name == name }), err
 }
 
-// DeleteTracingPolicy implements the service.
-func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTracingPolicyRequest) (*tetragon.DeleteTracingPolicyResponse, error) {
+// DeleteTracingPolicy implements the service. What a learner has loaded goes with
+// its connection, and no other can take it off.
+func (s *Server) DeleteTracingPolicy(ctx context.Context, req *tetragon.DeleteTracingPolicyRequest) (*tetragon.DeleteTracingPolicyResponse, error) {
 	if err := refuseNamespace(req.GetNamespace()); err != nil {
 		return nil, err
 	}
@@ -243,6 +244,9 @@ func (s *Server) DeleteTracingPolicy(_ context.Context, req *tetragon.DeleteTrac
 	defer s.mu.Unlock()
 	name := req.GetName()
 	if a := s.audits[name]; a != nil {
+		if a.owner != 0 && a.owner != connOf(ctx) {
+			return nil, status.Errorf(codes.FailedPrecondition, "policy %s is of a learner that is at work, and goes with it", name)
+		}
 		delete(s.audits, name)
 		s.hub.own(a.owner, false)
 		if err := a.Stop(); err != nil {
