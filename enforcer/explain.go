@@ -156,8 +156,7 @@ func tellFile(id store.FileID) string {
 func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 	told := Chapter{Title: "On the host"}
 	if scope := rows[0].Key.Scope; scope != store.HostScope {
-		text, _ := printable(scope)
-		told.Title = "In container " + text
+		told.Title = "In " + tellScope(scope)
 	}
 	v, err := x.c.judge(rows)
 	if err != nil {

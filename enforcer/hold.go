@@ -110,7 +110,7 @@ func (p *planner) keptFile(file string, v Verdict) store.FileID {
 // learn lists an executable that is quiet, unless something holds it.
 func (p *planner) learn(file string, host []store.Evidence, containers [][]store.Evidence, protected string) {
 	if len(host) == 0 {
-		p.held[file] = "seen only in container " + containers[0][0].Key.Scope + ", which a policy for the host does not reach"
+		p.held[file] = "seen only in " + tellScope(containers[0][0].Key.Scope) + ", and never on the host, whose processes a policy is for"
 		return
 	}
 	v, _ := p.c.judge(host)
@@ -135,14 +135,7 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 	if p.unpromoted(file, v.Attempts) {
 		hold(p.tellWould(file, v.Attempts))
 	}
-	for _, rows := range containers {
-		if len(kept(rows, p.c.has)) > 0 {
-			cv, _ := p.c.judge(rows)
-			if reason := tellVerdict(cv); reason != "" {
-				hold("not quiet in container " + rows[0].Key.Scope + ": " + reason)
-			}
-		}
-	}
+	why = append(why, p.notQuiet(containers)...)
 	var id store.FileID // of the file there now; unknown if that cannot be said
 	if !p.o.Remote {
 		var err error

@@ -77,9 +77,10 @@ func (l *learner) add(ctx context.Context, p *tetragon.Policy) error {
 // asked of a tracepoint.
 func (l *learner) deployProcesses(ctx context.Context) error {
 	full := ProcessPolicy(l.session.ID)
-	tries := []*tetragon.Policy{full, without(full, tetragon.CallFork)}
+	plain := withoutData(full)
+	tries := []*tetragon.Policy{full, plain, without(plain, tetragon.CallFork)}
 	if !l.Agent.TaskArgs {
-		tries = tries[1:]
+		tries = tries[2:]
 	}
 	execs, forks := false, false
 	for _, p := range tries {
@@ -153,6 +154,16 @@ func (l *learner) present(ctx context.Context) (bool, error) {
 
 func hasCall(p *tetragon.Policy, call string) bool {
 	return slices.ContainsFunc(p.Spec.KProbes, func(k tetragon.KProbe) bool { return k.Call == call })
+}
+
+// withoutData is a policy whose hooks tell nothing beside their arguments.
+func withoutData(p *tetragon.Policy) *tetragon.Policy {
+	less := *p
+	less.Spec.KProbes = slices.Clone(p.Spec.KProbes)
+	for i := range less.Spec.KProbes {
+		less.Spec.KProbes[i].Data = nil
+	}
+	return &less
 }
 
 // without is a policy without one of its hooks.

@@ -188,3 +188,83 @@ func TestTimesOfAnExecutable(t *testing.T) {
 		t.Errorf("execs from %v to %v, want %v to %v", x.FirstExec, x.LastExec, first, exec)
 	}
 }
+
+// A Tetragon names only containers whose cgroup has an ID for a name; of the
+// others it tells the pid namespace.
+func TestAContainerThatTheAgentDoesNotNameIsNotTheHost(t *testing.T) {
+	const host, other, third = firstPIDNamespace, 4026532300, 4026532400
+	live := map[uint32]uint32{20: other, 21: host}
+	w := newWorld(t, func(c *Config) { c.NamespaceOf = func(pid uint32) uint32 { return live[pid] } }).open()
+	w.runs(10, "/bin/a", as{pidns: host})
+	w.runs(11, "/bin/a", as{pidns: other})
+	w.runs(12, "/bin/a", as{pidns: third})
+	w.exec(13, "/bin/a", as{pidns: third})
+	w.socket(13, 2, 1)
+	w.exit(13)
+	w.runs(14, "/bin/a", as{pidns: other, docker: "abc"})
+	w.runs(15, "/bin/a", as{pidns: host, docker: "abc"}) // it shares the host's
+	w.runs(20, "/bin/a")                                 // not told, and looked up
+	w.runs(21, "/bin/a")
+	w.runs(22, "/bin/a") // gone by then
+	w.socket(20, 2, 1, as{path: "/bin/unseen"})
+	w.socket(21, 2, 1, as{path: "/bin/unseen"})
+	got := map[string]string{}
+	for _, row := range w.f.Changed() {
+		got[row.Key.Path+" "+row.Key.Scope] = fmt.Sprintf("%d %d", row.Files[0].Seen, len(row.Files[0].Network))
+	}
+	want := map[string]string{
+		"/bin/a host": "3 0", "/bin/a pidns:4026532300": "2 0", "/bin/a pidns:4026532400": "2 1", "/bin/a container:abc": "2 0",
+		"/bin/unseen pidns:4026532300": "0 1", "/bin/unseen host": "0 1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("runs and network uses by scope (-want +got):\n%s", diff)
+	}
+}
+
+func TestContainersThatComeAndGoAreOneScopeInTheEnd(t *testing.T) {
+	w := newWorld(t).open()
+	pid := uint32(100)
+	for i := range maxNumbers + 20 {
+		w.exec(pid, "/bin/a", as{docker: fmt.Sprintf("%031x", i)})
+		if i > maxNumbers {
+			w.socket(pid, 2, 1)
+		}
+		w.exit(pid)
+		pid++
+	}
+	w.runs(pid, "/bin/a", as{docker: fmt.Sprintf("%031x", 3)}) // known still
+	w.canary()
+	seen := map[string]store.Tally{}
+	for _, row := range w.f.Changed() {
+		seen[row.Key.Scope] = row.Files[0]
+	}
+	if len(seen) != maxNumbers+1 {
+		t.Errorf("%d scopes, want %d and that of the others", len(seen), maxNumbers)
+	}
+	others, third := seen[otherContainers], seen["container:"+fmt.Sprintf("%031x", 3)]
+	if others.Seen != 20 || others.Complete != 20 || len(others.Network) != 1 || others.Network[0].Runs != 19 {
+		t.Errorf("the others: %+v, want 20 runs, 19 with a socket", others)
+	}
+	if third.Seen != 2 || len(third.Network) != 0 {
+		t.Errorf("the third: %+v, want two runs without a socket", third)
+	}
+}
+
+// A policy acts on whoever is in the host's pid namespace, a container that
+// shares it too.
+func TestAListedPathInAContainerOfTheHostsNamespaceIsAnAttempt(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		pidns   uint32
+		attempt bool
+	}{{"of the host", firstPIDNamespace, true}, {"of its own", 4026532300, false}, {"not told", 0, false}} {
+		w := newWorld(t).open()
+		w.f.SetListed([]listing{{1, []string{"/bin/a"}, store.StageEnforce}})
+		w.exec(10, "/bin/a", as{docker: "abc", pidns: c.pidns})
+		w.socket(10, 2, 1)
+		rows := w.f.Changed()
+		if len(rows) != 1 || (len(rows[0].Attempts) == 1) != c.attempt || (len(rows[0].Files[0].Network) == 0) != c.attempt {
+			t.Errorf("pid namespace %s: %+v", c.what, rows)
+		}
+	}
+}

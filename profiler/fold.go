@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -40,6 +41,11 @@ type Config struct {
 	// Resolve gives the executable of a process whose exec was not told, ""
 	// where it cannot be known; nil where it never can.
 	Resolve func(p *api.Process, inContainer bool) string
+	// PIDNamespace is the inode number of the host's pid namespace; 0 means the
+	// first one's. NamespaceOf gives that of a live process, 0 where it cannot be
+	// known, for agents that do not tell; nil where it never can.
+	PIDNamespace uint32
+	NamespaceOf  func(pid uint32) uint32
 	// File gives the file that was executed at a path of this host at a time,
 	// for agents that do not tell; nil where it cannot be known.
 	File func(path string, at int64) store.FileID
@@ -68,6 +74,7 @@ type Fold struct {
 	touched     bool // something happened to every live run since the last snapshot
 	mark        uint32
 	scopes      map[container]string
+	numbers     int // of scopes, that are an ID or a number
 	joint       joint
 
 	listed []listing // what is in force, where the agent does not say so
@@ -104,6 +111,7 @@ type Counts struct {
 
 // NewFold returns a fold that has seen nothing yet.
 func NewFold(cfg Config) *Fold {
+	cfg.PIDNamespace = cmp.Or(cfg.PIDNamespace, firstPIDNamespace)
 	f := &Fold{
 		cfg:         cfg,
 		names:       tetragon.NetworkFamilies(),

@@ -124,6 +124,16 @@ func (host) running() ([]running, error) {
 	return all, nil
 }
 
+// pidNamespace gives the inode number of the pid namespace of a process, 0 where
+// it cannot be known.
+func (host) pidNamespace(pid uint32) uint32 {
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/pid", pid), &st); err != nil {
+		return 0
+	}
+	return uint32(st.Ino)
+}
+
 // thread reports whether a task that is alive is a thread of another process.
 func (host) thread(pid uint32) bool {
 	proc, err := procfs.NewProc(int(pid))

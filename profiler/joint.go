@@ -34,6 +34,7 @@ type probe struct {
 	path   string // resolved; "" if the executable has none
 	file   string // label of its identity
 	binary string // name as executed, only where it is not UTF-8
+	pidns  uint32 // 0 where it is not told
 	script bool
 }
 
@@ -91,6 +92,8 @@ func (f *Fold) readProbe(k *api.ProcessKprobe, at int64) probe {
 			pr.path = string(d.GetBytesArg())
 		case tetragon.LabelBinary:
 			pr.binary = string(d.GetBytesArg())
+		case tetragon.LabelPIDNS:
+			pr.pidns = d.GetUintArg()
 		case tetragon.LabelUnnameable:
 			unnameable, why = true, d.GetStringArg()
 		}
@@ -133,6 +136,8 @@ func (f *Fold) joinExec(r *run, p *api.Process, e entry, at int64) {
 
 // resolve says what a run runs, and under which name.
 func (f *Fold) resolve(r *run, pr probe, h held) {
+	h.scope = f.inNamespace(h.scope, h.pid, pr.pidns)
+	r.amongHosts = pr.pidns == f.cfg.PIDNamespace
 	ex := f.executable(store.Key{Scope: h.scope, Path: pr.path})
 	script := pr.script || !f.cfg.Labels && seemsScript(h.entry.name, pr.path, h.args)
 	r.entry = h.entry.as(pr.binary, script)
@@ -177,7 +182,7 @@ func (f *Fold) expire() {
 	if r.ended && len(r.sockets) == 0 || h.entry.name == "" {
 		return
 	}
-	f.attach(r, f.executable(store.Key{Scope: h.scope, Path: h.entry.name}).tally(""))
+	f.attach(r, f.executable(store.Key{Scope: f.inNamespace(h.scope, h.pid, 0), Path: h.entry.name}).tally(""))
 	f.settleSockets(r)
 	if r.ended {
 		f.end(r, h.at)
@@ -193,7 +198,7 @@ func (f *Fold) resolveByName(h held) {
 		path = store.Unresolved + h.entry.name
 	}
 	if f.cfg.Resolve != nil {
-		if known := f.cfg.Resolve(h.process, h.scope != store.HostScope); known != "" {
+		if known := f.cfg.Resolve(h.process, f.inNamespace(h.scope, h.pid, 0) != store.HostScope); known != "" {
 			path = known
 		}
 	}

@@ -26,9 +26,10 @@ type listing struct {
 func (f *Fold) SetListed(all []listing) { f.listed = all }
 
 // stageOf is the stage in which an executable is listed, "" if it is not.
-func (f *Fold) stageOf(key store.Key) string {
-	if key.Scope != store.HostScope {
-		return "" // a policy acts on the host's processes alone
+// A container may share the host's pid namespace.
+func (f *Fold) stageOf(key store.Key, amongHosts bool) string {
+	if key.Scope != store.HostScope && !amongHosts {
+		return "" // a policy acts on the host's pid namespace alone
 	}
 	for _, l := range slices.Backward(f.listed) {
 		if _, ok := slices.BinarySearch(l.paths, key.Path); ok {

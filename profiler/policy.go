@@ -47,7 +47,16 @@ func AuditPolicy(session string, agent *tetragon.Agent, group cgroup.Group) *tet
 func ProcessPolicy(session string) *tetragon.Policy {
 	p := tetragon.NewPolicy(PolicyName(session))
 	p.Spec.KProbes = []tetragon.KProbe{execHook(), forkHook()}
+	p.Spec.KProbes[0].Data = []tetragon.Arg{pidNamespace}
 	return p
+}
+
+// pidNamespace is asked for because a Tetragon names only containers whose
+// cgroup has an ID for a name. The field is that of the process itself too,
+// unless it has called unshare(2) and runs on in the old one: then it is taken
+// for one of a container, and proves nothing of the host.
+var pidNamespace = tetragon.Arg{
+	Type: "uint32", Source: "current_task", Resolve: "nsproxy.pid_ns_for_children.ns.inum", Label: tetragon.LabelPIDNS,
 }
 
 // SocketPolicy asks a Tetragon for sockets, and for what they are used for as

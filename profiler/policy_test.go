@@ -72,12 +72,22 @@ const wantUses = `    - call: security_socket_connect
             - action: Post
 `
 
-const wantProcesses = `    - call: security_bprm_committing_creds
+const wantExecs = `    - call: security_bprm_committing_creds
       syscall: false
       args:
         - index: 0
           type: linux_binprm
-    - call: wake_up_new_task
+`
+
+const wantNamespace = `      data:
+        - index: 0
+          type: uint32
+          resolve: nsproxy.pid_ns_for_children.ns.inum
+          label: profile-pidns
+          source: current_task
+`
+
+const wantForks = `    - call: wake_up_new_task
       syscall: false
       args:
         - index: 0
@@ -119,10 +129,10 @@ func TestAuditPolicies(t *testing.T) {
 		p    *tetragon.Policy
 		want string
 	}{
-		{"the sensor", AuditPolicy(session, sensor, cgroup.Group{Path: "/"}), head("", wantDetails+"  kprobes:\n"+wantSockets+wantProcesses)},
+		{"the sensor", AuditPolicy(session, sensor, cgroup.Group{Path: "/"}), head("", wantDetails+"  kprobes:\n"+wantSockets+wantExecs+wantForks)},
 		{"the sensor in a cgroup", AuditPolicy(session, sensor, cgroup.Group{Path: "/user: slice"}),
-			head("", wantDetails+"    - name: profile-cgroup\n      value: '/user: slice'\n  kprobes:\n"+wantSockets+wantProcesses)},
-		{"processes of a Tetragon", ProcessPolicy(session), head("", "  kprobes:\n"+wantProcesses)},
+			head("", wantDetails+"    - name: profile-cgroup\n      value: '/user: slice'\n  kprobes:\n"+wantSockets+wantExecs+wantForks)},
+		{"processes of a Tetragon", ProcessPolicy(session), head("", "  kprobes:\n"+wantExecs+wantNamespace+wantForks)},
 		{"sockets of a Tetragon", SocketPolicy(session, agent, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets)},
 		{"narrowed", SocketPolicy(session, agent, 2, except), head("-narrowed-2", "  kprobes:\n"+narrow(wantSockets))},
 		{"what sockets are used for", SocketPolicy(session, telling, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets+wantUses)},

@@ -218,7 +218,7 @@ func (f *Fold) addUnseen(p *api.Process, path, file string, at int64) *process {
 	r.seen, r.unseen = false, false
 	q := f.add(p.GetPid().GetValue(), r, at)
 	q.id, q.start = p.GetExecId(), nanos(p.GetStartTime())
-	f.attach(r, f.executable(store.Key{Scope: f.scope(p), Path: path}).tally(file))
+	f.attach(r, f.executable(store.Key{Scope: f.unseenScope(p), Path: path}).tally(file))
 	if f.windows.open && !r.canary {
 		f.countUnseen(r)
 	}
@@ -284,7 +284,7 @@ func (f *Fold) nameOf(p *api.Process, path string) (name string, known bool) {
 		return path, true
 	}
 	if f.cfg.Resolve != nil {
-		if known := f.cfg.Resolve(p, f.scope(p) != store.HostScope); known != "" {
+		if known := f.cfg.Resolve(p, f.unseenScope(p) != store.HostScope); known != "" {
 			return known, true
 		}
 	}

@@ -22,7 +22,9 @@ type run struct {
 	guessed bool // and by its name as executed
 	held    bool // its exec waits for its executable
 	canary  bool
-	beat    beat // what was seen of a canary
+
+	amongHosts bool // it is known to run in the host's pid namespace, in whatever container
+	beat       beat // what was seen of a canary
 
 	used     [2]uint64 // socket uses it has been counted in
 	handed   [2]uint64 // of these, those that it was handed

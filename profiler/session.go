@@ -104,6 +104,7 @@ func (l *learner) config() Config {
 	cfg.Canary = l.bird.Path()
 	if !l.Agent.IsSensor() {
 		cfg.Thread, cfg.Resolve, cfg.File = host{}.thread, host{}.resolve, host{}.file
+		cfg.NamespaceOf, cfg.PIDNamespace = host{}.pidNamespace, host{}.pidNamespace(uint32(os.Getpid()))
 	}
 	return cfg
 }

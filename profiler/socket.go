@@ -141,7 +141,7 @@ func (f *Fold) use(r *run, u use) {
 	ex := r.of.ex
 	f.observed(ex, u.at)
 	if u.stage == "" && len(f.listed) > 0 {
-		u.stage = f.stageOf(ex.key)
+		u.stage = f.stageOf(ex.key, r.amongHosts)
 	}
 	if u.stage != "" {
 		if !u.used { // it is killed for opening one, and not for using another
@@ -187,7 +187,7 @@ func (f *Fold) settleSockets(r *run) {
 func (f *Fold) bystander(p *api.Process, path string, at int64) *run {
 	r := f.begin(at)
 	r.seen, r.unseen = false, false
-	f.attach(r, f.executable(store.Key{Scope: f.scope(p), Path: path}).tally(""))
+	f.attach(r, f.executable(store.Key{Scope: f.unseenScope(p), Path: path}).tally(""))
 	r.of.live--
 	return r
 }

@@ -396,3 +396,25 @@ func TestARefusedExecHookLeavesNamesUnresolved(t *testing.T) {
 		t.Errorf("policy %s was loaded last, want that for sockets", last.Metadata.Name)
 	}
 }
+
+// An agent that cannot tell of the pid namespace tells of forks all the same.
+func TestARefusedNamespaceLeavesTheRest(t *testing.T) {
+	rows, session, fake := learnFrom(t, agenttest.Options{Version: "v1.7.0", Refuse: func(p *tetragon.Policy) error {
+		for _, k := range p.Spec.KProbes {
+			if len(k.Data) > 0 {
+				return errors.New(`unknown field "spec.kprobes[0].data"`)
+			}
+		}
+		return nil
+	}}, func(n *node) {
+		n.runs(100, "/usr/bin/net", true)
+		n.runs(101, "/usr/bin/quiet", false)
+		time.Sleep(idle)
+	})
+	if len(session.Gaps) != 0 || rows["/usr/bin/quiet"].Files[0].Complete != 1 {
+		t.Errorf("gaps %s, quiet %+v: want none, and a complete run", gapsOf(t, session), rows["/usr/bin/quiet"])
+	}
+	if added := fake.Added(); len(added) != 3 || len(added[1].Spec.KProbes) != 2 {
+		t.Errorf("%d policies were added, want one that was refused, the same without data, and that for sockets", len(added))
+	}
+}

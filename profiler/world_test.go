@@ -60,6 +60,7 @@ type as struct {
 	nameless              string // why
 	raw, rawName          string
 	docker                string
+	pidns                 uint32
 	listed                string
 	held                  bool
 	policy                string
@@ -150,6 +151,9 @@ func (w *world) probe(pid uint32, path string, opts ...as) {
 	}
 	if o.rawName != "" {
 		data = append(data, raw(tetragon.LabelBinary, o.rawName))
+	}
+	if o.pidns != 0 {
+		data = append(data, &api.KprobeArgument{Label: tetragon.LabelPIDNS, Arg: &api.KprobeArgument_UintArg{UintArg: o.pidns}})
 	}
 	w.kprobe(tetragon.CallExec, w.who(pid), []*api.KprobeArgument{{Arg: &api.KprobeArgument_LinuxBinprmArg{
 		LinuxBinprmArg: &api.KprobeLinuxBinprm{Path: path}}}}, data, o.policy)

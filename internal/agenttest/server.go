@@ -107,6 +107,9 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 		p.Spec.Options = append(p.Spec.Options, tetragon.Option{Name: tetragon.OptionCgroup, Value: a.o.Group})
 	}
 	for i := range p.Spec.KProbes {
+		if len(p.Spec.KProbes[i].Data) > 0 && a.before("1.6") {
+			return fmt.Errorf(`unknown field "spec.kprobes[%d].data"`, i)
+		}
 		for _, arg := range p.Spec.KProbes[i].Args {
 			if arg.BTFType != "" && a.before("1.6") {
 				return fmt.Errorf(`unknown field "spec.kprobes[%d].args[0].btfType"`, i)

@@ -137,6 +137,9 @@ func (out *Policy) readHook(field string, k tetragon.KProbe, sees []int32) error
 	if k.Syscall {
 		return refusal(field+".syscall", "%s is not a system call", k.Call)
 	}
+	if len(k.Data) > 0 {
+		return refusal(field+".data", "this sensor gives data of its own alone, by the option %s", tetragon.OptionDetails)
+	}
 	switch k.Call {
 	case tetragon.CallSocketCreate:
 		if out.Sockets || out.Enforcing {

@@ -78,6 +78,9 @@ func TestCompileRefusesByField(t *testing.T) {
 		{"an argument of another type", audit(), func(p *tetragon.Policy) {
 			p.Spec.KProbes[1].Args = []tetragon.Arg{{Index: 0, Type: "file"}}
 		}, "spec.kprobes[1].args[0]:"},
+		{"data of another source", audit(), func(p *tetragon.Policy) {
+			p.Spec.KProbes[1].Data = []tetragon.Arg{{Type: "uint32", Source: "current_task", Resolve: "pid"}}
+		}, "spec.kprobes[1].data:"},
 		{"a selector at exec", audit(), func(p *tetragon.Policy) { p.Spec.KProbes[1].Selectors = p.Spec.KProbes[0].Selectors }, "spec.kprobes[1].selectors:"},
 		{"two selectors", audit(), func(p *tetragon.Policy) {
 			p.Spec.KProbes[0].Selectors = append(p.Spec.KProbes[0].Selectors, p.Spec.KProbes[0].Selectors[0])

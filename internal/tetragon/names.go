@@ -83,6 +83,9 @@ const (
 	// nanoseconds since 1970.
 	LabelWhy   = "profile-why"
 	LabelSince = "profile-since"
+	// LabelPIDNS, on CallExec, from a Tetragon: uint32, the inode number of the
+	// pid namespace of the process, and of what it forks.
+	LabelPIDNS = "profile-pidns"
 	// LabelHeld, on CallSocketCreate: int 1, the socket was already open when the policy was loaded.
 	LabelHeld = "profile-held"
 )

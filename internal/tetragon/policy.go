@@ -54,15 +54,19 @@ type KProbe struct {
 	Call      string     `yaml:"call"`
 	Syscall   bool       `yaml:"syscall"`
 	Args      []Arg      `yaml:"args,omitempty"`
+	Data      []Arg      `yaml:"data,omitempty"` // told beside them
 	Selectors []Selector `yaml:"selectors,omitempty"`
 }
 
-// Arg names one argument of the hooked function.
+// Arg names one argument of the hooked function or, in its data, what of another
+// Source is told under a Label.
 type Arg struct {
 	Index   uint32 `yaml:"index"`
 	Type    string `yaml:"type"`
 	BTFType string `yaml:"btfType,omitempty"`
 	Resolve string `yaml:"resolve,omitempty"`
+	Label   string `yaml:"label,omitempty"`
+	Source  string `yaml:"source,omitempty"`
 }
 
 // Selector says when a hook acts, and how.
