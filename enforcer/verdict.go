@@ -192,13 +192,12 @@ func (v *Verdict) because(r reason) {
 	if !slices.Contains(v.Reasons, r.why) {
 		v.Reasons = append(v.Reasons, r.why)
 	}
-	if r.change != "" && !slices.Contains(v.Changes, r.change) {
+	if !slices.Contains(v.Changes, r.change) {
 		v.Changes = append(v.Changes, r.change)
 	}
 }
 
-// reason is a reason for Unproven and what would take it away; "" where
-// another reason's change does.
+// reason is a reason for Unproven and what would take it away.
 type reason struct{ why, change string }
 
 // currentFiles returns the identities whose evidence counts on each machine,

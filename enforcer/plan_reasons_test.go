@@ -1,0 +1,160 @@
+package enforcer
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"profile/store"
+)
+
+// why is the reason for which a path is held, whole.
+func why(t *testing.T, plan *Plan, file string) string {
+	t.Helper()
+	for _, h := range plan.Held {
+		if h.Path == file {
+			return h.Why
+		}
+	}
+	t.Errorf("%q is not held; held are %v", file, plan.Held)
+	return ""
+}
+
+// The places where an executable was learned are those of the sessions in which
+// it ran, and which proved something.
+func TestTheReasonNamesNoPlaceWhereItDidNotRun(t *testing.T) {
+	s := newScene(t)
+	for id, cgroup := range map[string]string{"n": "/here", "m": "/elsewhere", "x": "/nothing-proven"} {
+		narrow := watched(id, 10, 20)
+		narrow.Cgroup = cgroup
+		if id == "x" {
+			narrow.Windows = nil
+		}
+		s.sessions = append(s.sessions, narrow)
+	}
+	file := program(t, s.dir, "tool")
+	s.rows = append(s.rows, keyed("host", file, row("n", runs(5))), keyed("host", file, row("x", store.Tally{})))
+	if got, want := why(t, s.mustPlan(), file), "learned only in cgroup /here"; got != want {
+		t.Errorf("held: %s; want %s", got, want)
+	}
+}
+
+func TestWiderReachesOutsideTheGlobThatWasLearned(t *testing.T) {
+	s := newScene(t)
+	s.sessions[0].Only = []string{"/elsewhere/**"}
+	file := s.learned("tool", runs(1))
+	mustHold(t, s.mustPlan(), file, "outside the --only")
+	s.o.Wider = true
+	s.mustPlan(file)
+}
+
+func TestWhatNobodyWantedIsNotHeldForItsName(t *testing.T) {
+	s := newScene(t)
+	file := s.learned("\xff", runs(1))
+	mustHold(t, s.mustPlan(), file, "not UTF-8")
+	s.o.Only = []string{"/elsewhere/**"}
+	if plan := s.mustPlan(); len(plan.Held) > 0 {
+		t.Errorf("held %v: --only leaves it out", plan.Held)
+	}
+}
+
+// In a wider cgroup listings are judged anew; one that was never learned cannot
+// be.
+func TestAListingThatWasNotLearnedIsNotLiftedByAWiderCgroup(t *testing.T) {
+	s := newScene(t)
+	s.loaded(store.StageEnforce, "/usr/bin/not-learned").Cgroup = "/a"
+	if _, err := s.plan(); err == nil || !strings.Contains(err.Error(), "this plan would not: not learned") {
+		t.Errorf("error %v, want one that says that it was not learned", err)
+	}
+}
+
+// A listing that is quiet rests on what was learned: each session that covers
+// it must have watched a family.
+func TestAListingThatIsQuietIsEnforcedInWhatWasWatched(t *testing.T) {
+	s := newScene(t)
+	s.sessions[0].Families = []string{"inet", "packet"}
+	last := watched("b", 10, 20)
+	last.Families = []string{"inet", "inet6"}
+	s.sessions = append(s.sessions, last)
+	file := s.learned("tool", runs(3))
+	s.loaded(store.StageEnforce, file).Families = []string{"inet"}
+	if diff := cmp.Diff([]string{"inet"}, s.mustPlan(file).Families); diff != "" {
+		t.Errorf("families (-want +got):\n%s", diff)
+	}
+}
+
+func TestAPlanOfNothingNeedsNoFamily(t *testing.T) {
+	s := newScene(t)
+	s.o.AgentFamilies = []string{"a family of tomorrow"}
+	if plan := s.mustPlan(); len(plan.Families) > 0 || len(plan.Warnings) > 0 {
+		t.Errorf("families %v, warnings %v; want none", plan.Families, plan.Warnings)
+	}
+	file := s.learned("tool", runs(3))
+	s.loaded(store.StageEnforce, file)
+	s.o.Exclude = []string{file}
+	if plan := s.mustPlan(); len(plan.Warnings) > 0 {
+		t.Errorf("warned of families in which nothing is enforced any more: %v", plan.Warnings)
+	}
+}
+
+// What is named twice, once well, is listed and not held besides.
+func TestWhatIsListedIsNotHeldByAnotherOfItsNames(t *testing.T) {
+	s := newScene(t)
+	sshd := program(t, s.dir, "sshd")
+	link := filepath.Join(s.dir, "link")
+	symlink(t, sshd, link)
+	s.o.Include = []string{link, sshd}
+	if plan := s.mustPlan(sshd); len(plan.Held) > 0 {
+		t.Errorf("held %v", plan.Held)
+	}
+}
+
+// A listed file that has become a script stays listed, though a person who
+// names it anew is told of scripts otherwise.
+func TestAListingThatBecameAScriptIsNotHeldBesides(t *testing.T) {
+	s := newScene(t)
+	script := write(t, s.dir, "tool", "#!/bin/sh\n", 0o755)
+	s.o.Include = []string{script}
+	mustHold(t, s.mustPlan(), script, "a script")
+	s.loaded(store.StageEnforce, script)
+	if plan := s.mustPlan(script); len(plan.Held) > 0 {
+		t.Errorf("held %v", plan.Held)
+	}
+}
+
+func TestWhatWasLearnedOfAScriptsPathIsToldBeforeThatItIsOne(t *testing.T) {
+	s := newScene(t)
+	script := write(t, s.dir, "tool", "#!/bin/sh\n", 0o755)
+	s.rows = append(s.rows, keyed("host", script, row("a", used(runs(1), "inet", "stream"))))
+	s.o.Include = []string{script}
+	mustHold(t, s.mustPlan(), script, "network: inet stream")
+}
+
+// --only does not lift what is listed, nor what a directory holds, and hides
+// nothing of them.
+func TestOnlyDoesNotReachListingsAndDirectories(t *testing.T) {
+	s := newScene(t)
+	s.o.Only = []string{"/elsewhere/**"}
+	file := s.learned("tool", runs(3))
+	s.loaded(store.StageEnforce, file).Cgroup = "/a" // in a wider one it is judged anew
+	s.mustPlan(file)
+
+	foreign := program(t, s.dir, "\xff")
+	s.o.Dirs = []string{s.dir}
+	mustHold(t, s.mustPlan(file), foreign, "not UTF-8")
+	s.o.Dirs = nil
+	s.generations[0].Paths = []string{foreign}
+	if _, err := s.plan(); err == nil || !strings.Contains(err.Error(), "not UTF-8") {
+		t.Errorf("error %v, want one that says why it would not be listed any more", err)
+	}
+}
+
+func TestADirectoryStandsAboveCoverage(t *testing.T) {
+	s := newScene(t)
+	s.sessions[0].Cgroup = "/a"
+	file := program(t, s.dir, "tool")
+	s.o.Dirs = []string{s.dir}
+	s.mustPlan(file)
+}
