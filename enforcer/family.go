@@ -28,7 +28,7 @@ func familyOf(file string) (family, bool) {
 		return f, true
 	}
 	ofSystem := strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/")
-	if !strings.Contains(file, ".") && (ofSystem || !strings.Contains(file, "20") && !hasLongName(file)) {
+	if !strings.Contains(file, ".") && (ofSystem || !hasLongName(file)) {
 		return family{}, false
 	}
 	if ofSystem {
@@ -46,13 +46,12 @@ type naming struct {
 
 var (
 	systems     = []naming{{exact, hasDot, versionDirectory}}
-	directories = []naming{{hashed, isLong, buildDirectory}, {versioned, hasDot, versionDirectory}, {dated, hasYear, versionDirectory}}
-	programs    = []naming{{hashed, isLong, buildName}, {exact, hasDot, versionName}, {dated, hasYear, versionName}}
+	directories = []naming{{hashed, isLong, buildDirectory}, {versioned, hasDot, versionDirectory}}
+	programs    = []naming{{hashed, isLong, buildName}, {exact, hasDot, versionName}}
 )
 
-func hasDot(name string) bool  { return strings.Contains(name, ".") }
-func hasYear(name string) bool { return strings.Contains(name, "20") }
-func isLong(name string) bool  { return len(name) >= commitHash }
+func hasDot(name string) bool { return strings.Contains(name, ".") }
+func isLong(name string) bool { return len(name) >= commitHash }
 
 // commitHash is how many digits the shorter of the hashes has.
 const commitHash = 40

@@ -22,7 +22,8 @@ type layout struct {
 }
 
 // layouts are those in which the names alone do not tell: of any directories
-// versioned, dated and hashed do.
+// versioned and hashed do. A date does not: what is kept in a directory of a day
+// stays there.
 var layouts = []layout{
 	// The AppImage runtime adds six random characters to the start of a name.
 	{".mount_*", form(`^(/.*)?/\.mount_([^/]*)[A-Za-z0-9]{6}(/.*)$`), "$1/.mount_$2*$3", "an AppImage is mounted elsewhere at each start"},
@@ -36,6 +37,7 @@ var layouts = []layout{
 	{"Cellar", form(`^(/.*/Cellar/[^/]+)/[^/]+(/.*)$`), "$1/*$2", versionDirectory},
 	{"installs", form(`^(/.*/\.?(?:asdf|mise|rtx)/installs/[^/]+)/[^/]+(/.*)$`), "$1/*$2", versionDirectory},
 	{"candidates", form(`^(/.*/\.?sdkman/candidates/[^/]+)/[^/]+(/.*)$`), "$1/*$2", versionDirectory},
+	{"toolchains", form(`^(/.*/toolchains/[a-z]+-)20[0-9]{2}-[0-9]{2}-[0-9]{2}[^/]*(/.*)$`), "$1*$2", versionDirectory},
 	{"ms-playwright", form(`^(/.*/ms-playwright/[^/]+-)[0-9]+(/.*)$`), "$1*$2", versionDirectory},
 	{"compatibilitytools.d", form(`^(/.*/compatibilitytools\.d/[^/0-9]*)[0-9][^/]*(/.*)$`), "$1*$2", versionDirectory},
 	{"releases", form(`^(/.*/releases)/[0-9]+(/.*)$`), "$1/*$2", "its directory has the name of a release"},
@@ -47,41 +49,44 @@ var layouts = []layout{
 	// What unpacks itself, or is built, at each start.
 	{"_MEI*", form(`^(/.*)?/_MEI[A-Za-z0-9_]{6}(/.*)$`), "$1/_MEI*$2", unpackedAtStart},
 	{"onefile_*", form(`^(/.*)?/onefile_[0-9]+_[0-9_]+(/.*)$`), "$1/onefile_*$2", unpackedAtStart},
-	{"go-build*", form(`^(/.*)?/go-build[0-9]+(/.*)$`), "$1/go-build*$2", "Go builds it elsewhere at each start"},
 	// Of a container, as one sees it from outside of it.
 	{"snapshots", form(`^(/.*/io\.containerd\.[^/]+/snapshots)/[0-9]+(/.*)$`), "$1/*$2", "a container has a directory for each of its layers"},
 	{"pods", form(`^(/.*/pods)/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)$`), "$1/*$2", "a pod has a directory for each time that it is started"},
 	{"alloc", form(`^(/.*/alloc)/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)$`), "$1/*$2", "a job has a directory for each time that it is placed"},
 }
 
-// marks are the layouts by their marks: those that are whole names, and those
-// that are the beginnings of one.
-var marks, beginnings = func() (map[string]*layout, []*layout) {
-	whole, begin := map[string]*layout{}, []*layout(nil)
+// marked are the layouts by the first byte of their marks: of 20,000 paths each
+// name is looked at.
+var marked = func() (all [256][]*layout) {
 	for i := range layouts {
-		if l := &layouts[i]; strings.HasSuffix(l.mark, "*") {
-			begin = append(begin, l)
-		} else {
-			whole[l.mark] = l
-		}
+		first := layouts[i].mark[0]
+		all[first] = append(all[first], &layouts[i])
 	}
-	return whole, begin
+	return all
 }()
+
+// marks reports whether the layout has such a name in its paths, the first of
+// what is left of one.
+func (l *layout) marks(rest string) bool {
+	if mark := l.mark[:len(l.mark)-1]; l.mark[len(mark)] == '*' {
+		return strings.HasPrefix(rest, mark)
+	}
+	return strings.HasPrefix(rest, l.mark) && (len(rest) == len(l.mark) || rest[len(l.mark)] == '/')
+}
 
 // layoutOf tells the family of a path that is laid out in one of these ways.
 func layoutOf(file string) (family, bool) {
-	for name := range strings.SplitSeq(file, "/") {
-		l := marks[name]
-		for i := 0; l == nil && i < len(beginnings); i++ {
-			if strings.HasPrefix(name, strings.TrimSuffix(beginnings[i].mark, "*")) {
-				l = beginnings[i]
-			}
-		}
-		if l == nil {
+	for i := 1; i < len(file); i++ {
+		if file[i-1] != '/' {
 			continue
 		}
-		if m := l.form().FindStringSubmatchIndex(file); m != nil {
-			return family{string(l.form().ExpandString(nil, l.pattern, file, m)), l.why}, true
+		for _, l := range marked[file[i]] {
+			if !l.marks(file[i:]) {
+				continue
+			}
+			if m := l.form().FindStringSubmatchIndex(file); m != nil {
+				return family{string(l.form().ExpandString(nil, l.pattern, file, m)), l.why}, true
+			}
 		}
 	}
 	return family{}, false
@@ -105,7 +110,6 @@ var (
 	// The name of a program often has two numbers, by which several are
 	// installed beside each other: python3.11.
 	exact = form(`^(|.*?[^0-9.]\.?)v?[0-9]+(\.[0-9]+){2,}` + suffix)
-	dated = form(`^(|.*?[^0-9])20[0-9]{2}-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12][0-9]|3[01])(?:[-_T]?[0-9]{4,6})?([^0-9].*)?$`)
 	// Of a commit of git, and of a SHA-256.
 	hashed = form(`^(|.*[^0-9A-Za-z])(?:[0-9a-f]{40}|[0-9a-f]{64})([^0-9A-Za-z].*)?$`)
 	// What is named after the Python it is for, moves when that one does.
