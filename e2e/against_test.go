@@ -69,6 +69,7 @@ var notOfTetragon = map[string]string{
 	"hard-terminal":                 noAgent,
 	"bad-place":                     noSensor,
 	"hard-mounts":                   noSensor,
+	"hard-moved":                    noPins,
 }
 
 var notOfAgents = map[string]string{
@@ -80,6 +81,7 @@ var notOfAgents = map[string]string{
 	"bad-agent":              noAgent,
 	"bad-place":              noSensor,
 	"hard-mounts":            noSensor,
+	"hard-moved":             noPins,
 	"hard-badagent":          noAgent,
 	"hard-badinput":          noAgent,
 	"hard-daemon":            noAgent,

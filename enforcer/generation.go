@@ -19,8 +19,10 @@ import (
 
 // policyPrefix begins the names of the enforcing policies of one database, so
 // that two databases do not meet.
-func policyPrefix(s *store.Store) string {
-	sum := sha256.Sum256([]byte(s.Path()))
+func policyPrefix(s *store.Store) string { return prefixFor(s.Path()) }
+
+func prefixFor(path string) string {
+	sum := sha256.Sum256([]byte(path))
 	return tetragon.EnforcePrefix + hex.EncodeToString(sum[:6]) + "-"
 }
 

@@ -23,7 +23,9 @@ type Released struct {
 // and removes what is kept of them in a policy directory.
 // What was counted is recorded first; that it cannot be does not keep anything
 // in force. If a policy cannot be deleted, its generation stays recorded as
-// in force, as does one that another agent has: that is an *ElsewhereError.
+// in force, as does one that another agent has: that is an *ElsewhereError. One
+// that is not found since its database was moved is a *MovedError, and recorded
+// as in force no longer.
 func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) (Released, error) {
 	var released Released
 	errs := []error{CountKills(ctx, a, s)}
@@ -56,6 +58,11 @@ func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) (Released, 
 			if err := checkElsewhere([]store.Generation{*g}, a.Address, policies); err != nil {
 				errs = append(errs, err)
 				return false
+			}
+			if err := CheckMoved(s, g); err != nil {
+				errs = append(errs, err)
+				end(g, store.StateReleased, now) // it is said once
+				return true
 			}
 			if g.State == store.StateLoaded && !slices.ContainsFunc(g.Policies, func(name string) bool { return slices.Contains(released.Policies, name) }) {
 				released.Lost = append(released.Lost, g.N)

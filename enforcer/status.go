@@ -81,7 +81,12 @@ func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	if err := status.readKills(ctx, s); err != nil {
 		return nil, err
 	}
-	err = status.compare(g, policies, a == nil || a.Monitor)
+	if err = CheckMoved(s, g); err != nil {
+		// What it was loaded to is the worst that it may do.
+		status.Stage, err = g.Stage, &DriftError{What: err.Error() + "; " + mendMoved}
+	} else {
+		err = status.compare(g, policies, a == nil || a.Monitor)
+	}
 	if err == nil && g != nil {
 		if differs := compareDir(s, *g); differs != nil {
 			err = &DriftError{What: fmt.Sprintf("generation %d is in force, but the agent would not load it as it was when it is restarted: %v; %s", g.N, differs, mend)}
@@ -118,6 +123,9 @@ func (status *Status) readKills(ctx context.Context, s *store.Store) error {
 
 // mend is what to do about a drift.
 const mend = "run enforce again, or release"
+
+// mendMoved is what to do where a database was moved.
+const mendMoved = "release it with --db and that path, at which no database need be"
 
 // compare sets the stage by what the agent lists and says how that differs
 // from what was recorded.

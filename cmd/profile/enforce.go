@@ -122,6 +122,9 @@ func (e *enforcing) enforce(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := enforcer.CheckMoved(e.store, g); err != nil {
+		fmt.Fprintf(os.Stderr, "warning: %s\n", explain(err))
+	}
 	o.Dir = c.String("policy-dir")
 	if g != nil && g.Agent == agent.Address && !c.IsSet("policy-dir") {
 		o.Dir = g.Dir

@@ -41,6 +41,7 @@ func nextStep(err error) string {
 	var elsewhere *enforcer.ElsewhereError
 	var schema *store.SchemaError
 	var missing *store.MissingError
+	var moved *enforcer.MovedError
 	switch {
 	case errors.Is(err, errNotRoot):
 		return "Loading eBPF programs takes root: run it with sudo."
@@ -54,6 +55,8 @@ func nextStep(err error) string {
 		return "Say --cgroup to enforce where it was learned, learn more widely, or say --wider to do it on purpose."
 	case errors.As(err, &elsewhere):
 		return "Name that agent with --agent, or take it off there first: profile release."
+	case errors.As(err, &moved):
+		return "Release it with --db and that path, at which no database need be."
 	case errors.As(err, &schema):
 		return "It was written by a newer profile: use that one."
 	case errors.Is(err, store.ErrNotDatabase):

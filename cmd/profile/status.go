@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -112,6 +113,10 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 		return nil, nil, err
 	}
 	st, err := store.Open(path)
+	var missing *store.MissingError
+	if errors.As(err, &missing) {
+		return openOrphaned(c, path, err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,6 +130,38 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	}
 	agent, err := connect(c.Context, g.Agent, path)
 	return st, agent, err
+}
+
+// openOrphaned makes the database anew if it is gone and what it had in force is
+// not: whoever deleted it must not be left with that. Else the error is the one
+// given.
+func openOrphaned(c *cli.Context, path string, missing error) (*store.Store, *tetragon.Agent, error) {
+	address := tetragon.Embedded
+	if c.IsSet("agent") {
+		address = c.String("agent")
+	} else if canSense() != nil {
+		return nil, nil, missing
+	}
+	agent, err := connectTo(c, address, path)
+	if err != nil {
+		return nil, nil, errors.Join(missing, err)
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	names, err := enforcer.Orphaned(c.Context, agent, path)
+	if err == nil && len(names) == 0 {
+		err = missing
+	}
+	var st *store.Store
+	if err == nil {
+		fmt.Fprintf(os.Stderr, "database %s is gone, and made anew: what it had in force is there still\n", showPath(path))
+		st, err = store.Create(path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, agent.Close())
+	}
+	return st, agent, nil
 }
 
 // statusText gives the status in a form, and as drift that what is recorded as
