@@ -155,18 +155,19 @@ func TestPathsThatChange(t *testing.T) {
 }
 
 func TestAFamilyIsShownAsOne(t *testing.T) {
-	const old, now = "/snap/jq/1/bin/jq", "/snap/jq/2/bin/jq"
+	const old, now, next = "/snap/jq/1/bin/jq", "/snap/jq/2/bin/jq", "/snap/jq/3/bin/jq"
 	s := database(t, func(tx *store.Tx) error {
 		return putAll(tx, []store.Session{watched("a", 0, 10)}, nil,
-			keyed("host", old, row("a", runs(1))), keyed("host", now, row("a", used(runs(1), "inet", "stream"))), keyed("host", "/usr/bin/jq", row("a", runs(1))))
+			keyed("host", old, row("a", runs(1))), keyed("host", now, row("a", used(runs(1), "inet", "stream"))),
+			keyed("host", next, row("a", store.Tally{Seen: 1})), keyed("host", "/usr/bin/jq", row("a", runs(1))))
 	})
 	rows, families := reportedFamilies(t, s, ReportOptions{})
 	want := []Family{{Pattern: "/snap/jq/*/bin/jq", Why: "a snap has a directory for each revision", Verdict: Network,
-		Members: []Member{{"host", old, Quiet}, {"host", now, Network}}}}
+		Members: []Member{{"host", old, Quiet}, {"host", now, Network}, {"host", next, Unproven}}}}
 	if diff := cmp.Diff(want, families); diff != "" {
 		t.Errorf("families (-want +got):\n%s", diff)
 	}
-	for i, want := range []string{"/snap/jq/*/bin/jq", "/snap/jq/*/bin/jq", ""} {
+	for i, want := range []string{"/snap/jq/*/bin/jq", "/snap/jq/*/bin/jq", "/snap/jq/*/bin/jq", ""} {
 		if rows[i].Family != want {
 			t.Errorf("%s is of family %q, want %q", rows[i].Path, rows[i].Family, want)
 		}

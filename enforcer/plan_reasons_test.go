@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"profile/store"
 )
 
@@ -70,35 +68,6 @@ func TestAListingThatWasNotLearnedIsNotLiftedByAWiderCgroup(t *testing.T) {
 	}
 }
 
-// A listing that is quiet rests on what was learned: each session that covers
-// it must have watched a family.
-func TestAListingThatIsQuietIsEnforcedInWhatWasWatched(t *testing.T) {
-	s := newScene(t)
-	s.sessions[0].Families = []string{"inet", "packet"}
-	last := watched("b", 10, 20)
-	last.Families = []string{"inet", "inet6"}
-	s.sessions = append(s.sessions, last)
-	file := s.learned("tool", runs(3))
-	s.loaded(store.StageEnforce, file).Families = []string{"inet"}
-	if diff := cmp.Diff([]string{"inet"}, s.mustPlan(file).Families); diff != "" {
-		t.Errorf("families (-want +got):\n%s", diff)
-	}
-}
-
-func TestAPlanOfNothingNeedsNoFamily(t *testing.T) {
-	s := newScene(t)
-	s.o.AgentFamilies = []string{"a family of tomorrow"}
-	if plan := s.mustPlan(); len(plan.Families) > 0 || len(plan.Warnings) > 0 {
-		t.Errorf("families %v, warnings %v; want none", plan.Families, plan.Warnings)
-	}
-	file := s.learned("tool", runs(3))
-	s.loaded(store.StageEnforce, file)
-	s.o.Exclude = []string{file}
-	if plan := s.mustPlan(); len(plan.Warnings) > 0 {
-		t.Errorf("warned of families in which nothing is enforced any more: %v", plan.Warnings)
-	}
-}
-
 // What is named twice, once well, is listed and not held besides.
 func TestWhatIsListedIsNotHeldByAnotherOfItsNames(t *testing.T) {
 	s := newScene(t)
@@ -157,4 +126,28 @@ func TestADirectoryStandsAboveCoverage(t *testing.T) {
 	file := program(t, s.dir, "tool")
 	s.o.Dirs = []string{s.dir}
 	s.mustPlan(file)
+}
+
+func TestAPlaceIsNamedOnce(t *testing.T) {
+	s := newScene(t)
+	file := program(t, s.dir, "tool")
+	for _, id := range []string{"n", "m"} {
+		narrow := watched(id, 10, 20)
+		narrow.Cgroup = "/here"
+		s.sessions = append(s.sessions, narrow)
+		s.rows = append(s.rows, keyed("host", file, row(id, runs(5))))
+	}
+	if got, want := why(t, s.mustPlan(), file), "learned only in cgroup /here"; got != want {
+		t.Errorf("held: %s; want %s", got, want)
+	}
+}
+
+func TestOfManyNamesAFewAreTold(t *testing.T) {
+	s := newScene(t)
+	tally := runs(1)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		tally.Entries = append(tally.Entries, store.Entry{Name: "/usr/bin/" + name, Runs: 1})
+	}
+	file := s.learned("multi", tally)
+	mustHold(t, s.mustPlan(), file, "several names: a, b, c, d and 2 more")
 }

@@ -106,3 +106,30 @@ func TestARunThatWasWatchedForLongStaysSo(t *testing.T) {
 		}
 	}
 }
+
+// A session ended when it said so, though nothing of its last time was proven.
+func TestASessionIsAsOldAsItsEnd(t *testing.T) {
+	s := watched("a", 0, 10)
+	s.Ended = at(12)
+	if v := mustJudge(t, []store.Session{s}, Thresholds{Since: at(11)}, row("a", runs(1))); v.Kind != Quiet {
+		t.Errorf("%s: %q", v.Kind, v.Reasons)
+	}
+}
+
+func TestAGapSpoilsWhatItsSessionWasAskedToWatch(t *testing.T) {
+	other := withGap(watched("b", 10, 20), lost)
+	other.Only = []string{"/elsewhere/*", "/usr/bin/*"}
+	v := mustJudge(t, []store.Session{watched("a", 0, 10), other}, Thresholds{}, row("a", runs(1)))
+	if v.Kind != Unproven || len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0], "gap: ") {
+		t.Errorf("%s: %q", v.Kind, v.Reasons)
+	}
+}
+
+// Where gaps are not accepted, they are the reason, and not that runs were
+// touched besides.
+func TestAGapThatIsNotAcceptedIsTheOnlyReason(t *testing.T) {
+	v := mustJudge(t, []store.Session{withGap(watched("a", 0, 10), lost)}, Thresholds{}, row("a", touched(runs(2))))
+	if v.Kind != Unproven || len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0], "gap: ") {
+		t.Errorf("%s: %q", v.Kind, v.Reasons)
+	}
+}
