@@ -180,7 +180,7 @@ func cmdGaps(ts *testscript.TestScript, neg bool, args []string) {
 	told := mustRow(ts, args[1]).Runs
 	// An end can have been told where its start was lost, and a canary may have
 	// come by.
-	const ends, canary = 3, 8
+	const ends, canary = 3, 10
 	lost := made - told.Seen - told.Complete
 	if g := gaps[0]; g.count < lost-ends || g.count > lost+canary {
 		ts.Fatalf("lost are %d of %d, and told %+v", g.count, made, told)

@@ -25,6 +25,10 @@ func (f *Fold) reach(k *api.ProcessKprobe, at int64) {
 	if family < 0 || !ok || stage != "" {
 		return
 	}
+	if f.isOwnCanary(k.GetProcess()) {
+		f.windows.uses.since.saw(k.GetFunctionName())
+		return // its run may have ended
+	}
 	u := use{at: at, typ: socketType(family)*typeCount + socketType(typ), used: true}
 	switch call := k.GetFunctionName(); {
 	case len(k.Args) > 1:
@@ -39,6 +43,12 @@ func (f *Fold) reach(k *api.ProcessKprobe, at int64) {
 	if r := f.opener(k, path, at); r != nil {
 		f.note(r, u)
 	}
+}
+
+// isOwnCanary reports whether a process runs the session's canary, which is
+// started by its path.
+func (f *Fold) isOwnCanary(p *api.Process) bool {
+	return f.cfg.Canary != "" && p.GetBinary() == f.cfg.Canary
 }
 
 // noFamily is how a Tetragon names AF_UNSPEC.
@@ -97,17 +107,38 @@ func (h *useHooks) saw(call string) {
 	h.bind = h.bind || call == tetragon.CallBind
 }
 
-// watchesUses reports whether it is watched what sockets are used for. That a
-// Tetragon has the hooks an event of them must show, and that a recording was
-// made with both of them an event of each.
+// useProof is what the session's canaries, each of which connects and binds,
+// prove of these hooks.
+type useProof struct {
+	since  useHooks // events of canaries since the last one came back
+	missed int      // canaries in a row that came back without both
+	shown  bool     // both were seen of one
+	failed bool     // and once they were not
+}
+
+// back takes a canary that has come back. What it does may be told only after
+// its end: it has until the next one is back.
+func (p *useProof) back() {
+	if p.since == (useHooks{true, true}) {
+		p.shown, p.missed = true, 0
+	} else {
+		p.missed++
+		p.failed = p.failed || p.missed > 1
+	}
+	p.since = useHooks{}
+}
+
+// watchesUses reports whether it is watched what sockets are used for. That the
+// agent has the hooks its canaries must show, or where there are none an event
+// of one, and that a recording was made with both of them an event of each.
 func (f *Fold) watchesUses() bool {
 	switch {
-	case f.cfg.Labels:
-		return f.cfg.Uses
 	case f.cfg.Policy == "":
 		return f.useHooks.connect && f.useHooks.bind
+	case f.cfg.Canary == "":
+		return f.cfg.Uses && f.useHooks != useHooks{}
 	}
-	return f.cfg.Uses && f.useHooks != useHooks{}
+	return f.cfg.Uses && f.windows.uses.shown && !f.windows.uses.failed
 }
 
 // notice adds what one socket tells beside its family and type.

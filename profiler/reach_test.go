@@ -249,37 +249,68 @@ func TestWhatTheListedUseIsNoAttempt(t *testing.T) {
 
 func TestWhetherUsesWereWatched(t *testing.T) {
 	connect := func(w *world) {
+		w.exec(10, "/bin/a")
 		w.tetragonUses(10, tetragon.CallConnect, "AF_INET", "SOCK_STREAM", "AF_INET", "127.0.0.1", 80)
 	}
 	bind := func(w *world) {
-		w.tetragonUses(10, tetragon.CallBind, "AF_INET", "SOCK_STREAM", "AF_INET", "127.0.0.1", 80)
+		w.exec(11, "/bin/b")
+		w.tetragonUses(11, tetragon.CallBind, "AF_INET", "SOCK_STREAM", "AF_INET", "127.0.0.1", 80)
+	}
+	canary := func(without ...string) func(*world) { return func(w *world) { w.canary(without...) } }
+	// late is a canary of which an event is told after its end.
+	late := func(w *world) {
+		p := w.process(w.next, testCanary, "execve clone")
+		w.canary("connect")
+		w.live[77] = p
+		w.uses(77, tetragon.CallConnect, "AF_INET", "SOCK_DGRAM", "127.0.0.1:9")
+		delete(w.live, 77)
 	}
 	sensor := func(c *Config) { c.Uses = true }
 	agent := func(c *Config) { c.Labels, c.Uses = false, true }
+	remote := func(c *Config) { c.Labels, c.Uses, c.Canary = false, true, "" }
 	recording := func(c *Config) { c.Labels, c.Policy, c.Canary = false, "", "" }
+	all := []func(*world){connect, bind}
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
 		told   []func(*world)
 		want   bool
 	}{
-		{"the sensor has its hooks", sensor, nil, true},
+		{"the sensor has told nothing", sensor, nil, false},
+		{"the sensor has told of a canary", sensor, []func(*world){canary()}, true},
+		{"the sensor tells no more of them", sensor, []func(*world){canary(), canary("bind"), canary("bind")}, false},
 		{"a Tetragon has told nothing", agent, nil, false},
-		{"a Tetragon has told something", agent, []func(*world){bind}, true},
-		{"a Tetragon that refused them", func(c *Config) { c.Labels = false }, []func(*world){connect, bind}, false},
+		{"a Tetragon has told of a canary", agent, []func(*world){canary()}, true},
+		{"a Tetragon has told of a stranger alone", agent, []func(*world){canary("connect", "bind"), connect, bind}, false},
+		{"of a canary's connect alone", agent, []func(*world){canary("bind"), canary("bind")}, false},
+		{"of its bind alone", agent, []func(*world){canary("connect"), canary("connect")}, false},
+		{"of a canary's connect late", agent, []func(*world){late, canary()}, true},
+		{"always late", agent, []func(*world){late, late, late}, true},
+		{"of one canary's not", agent, []func(*world){canary(), canary("connect"), canary()}, true},
+		{"of the last canaries' no more", agent, []func(*world){canary(), canary("connect"), canary("connect")}, false},
+		{"of the canaries' for a while not", agent, []func(*world){canary(), canary("connect"), canary("connect"), canary(), canary()}, false},
+		{"of none before it was away, and of none after", agent, []func(*world){canary(), canary("connect"), func(w *world) { w.f.Interrupt() }, canary("connect"), canary()}, true},
+		{"a Tetragon that refused them", func(c *Config) { c.Labels = false }, append(all, canary()), false},
+		{"one of another host has told nothing", remote, nil, false},
+		{"one of another host has told something", remote, []func(*world){bind}, true},
 		{"a recording without them", recording, nil, false},
 		{"a recording of one of them", recording, []func(*world){connect}, false},
-		{"a recording of both", recording, []func(*world){connect, bind}, true},
+		{"a recording of both", recording, all, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, c.change)
-			w.exec(10, "/bin/a")
 			for _, tell := range c.told {
 				tell(w)
 			}
 			s := w.session()
 			if s.Reach != c.want || s.NoSendHook != (c.want && !w.f.cfg.Labels) {
 				t.Errorf("watched %v, but not sends %v; want %v", s.Reach, s.NoSendHook, c.want)
+			}
+			if n := w.f.unknownUse; n != 0 {
+				t.Errorf("%d processes opened a socket that are not known", n)
+			}
+			if w.flush(); len(w.rows[testCanary].Files) != 0 {
+				t.Errorf("the canary is told of: %+v", w.rows[testCanary])
 			}
 		})
 	}

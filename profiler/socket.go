@@ -63,6 +63,9 @@ func (f *Fold) opener(k *api.ProcessKprobe, label []byte, at int64) *run {
 	if q := f.lookup(k.GetProcess(), at); q != nil {
 		return q.run
 	}
+	if f.isOwnCanary(k.GetProcess()) {
+		return nil // it has ended, or its exec is lost: it has not come back then
+	}
 	path, _, _ := strings.Cut(string(label), "\x00") // only here, since it allocates
 	if path == "" {
 		path = absolute(k.GetProcess().GetBinary(), k.GetProcess().GetCwd())

@@ -67,6 +67,7 @@ func (f *Fold) Interrupt() {
 		f.commit()
 	}
 	f.Overdue()
+	f.windows.uses.since, f.windows.uses.missed = useHooks{}, 0
 	clear(f.joint.probes)
 	clear(f.throttled)
 	for _, q := range f.processes {

@@ -35,6 +35,7 @@ type windows struct {
 	canaryPID uint32
 	missing   beat // what was never seen of any canary
 	exec      bool // an exec of a canary was seen
+	uses      useProof
 
 	// pending holds the tallies with runs that ended since the last canary,
 	// asked those that wait for Verified.
@@ -120,6 +121,7 @@ func (f *Fold) beaten(r *run, at int64) {
 		return
 	}
 	w.returns++
+	w.uses.back()
 	w.canary, w.canaryPID = r.began, r.pid
 	now := f.clock()
 	if !w.open {

@@ -280,6 +280,12 @@ func (w *world) canary(without ...string) {
 	if has("socket") {
 		w.socket(pid, 2, 2)
 	}
+	if w.f.cfg.Uses && has("bind") {
+		w.uses(pid, tetragon.CallBind, "AF_INET", "SOCK_DGRAM", "127.0.0.1:0")
+	}
+	if w.f.cfg.Uses && has("connect") {
+		w.uses(pid, tetragon.CallConnect, "AF_INET", "SOCK_DGRAM", "127.0.0.1:9")
+	}
 	if has("exit") {
 		w.exit(pid)
 	}

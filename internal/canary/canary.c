@@ -3,9 +3,9 @@
 //go:build ignore
 
 // The canary does what a window has to prove was seen: it forks, waits for the
-// child, and opens a network socket, which it neither binds nor connects. It
-// has no libc, reads neither arguments nor environment, and ends with one of
-// the exit codes below.
+// child, opens a network socket, and binds and connects it to loopback, by which
+// nothing is sent. It has no libc, reads neither arguments nor environment, and
+// ends with one of the exit codes below.
 
 #define EXIT_OPENED 0
 #define EXIT_REFUSED 3
@@ -20,6 +20,8 @@
 
 #define NR_CLOSE 3
 #define NR_SOCKET 41
+#define NR_CONNECT 42
+#define NR_BIND 49
 #define NR_CLONE 56
 #define NR_WAIT4 61
 #define NR_EXIT_GROUP 231
@@ -48,6 +50,8 @@ static long syscall5(long nr, long a, long b, long c, long d, long e)
 
 #define NR_CLOSE 57
 #define NR_SOCKET 198
+#define NR_BIND 200
+#define NR_CONNECT 203
 #define NR_CLONE 220
 #define NR_WAIT4 260
 #define NR_EXIT_GROUP 94
@@ -85,6 +89,15 @@ static _Noreturn void leave(int code)
 		syscall5(NR_EXIT_GROUP, code, 0, 0, 0, 0);
 }
 
+// struct sockaddr_in, in the order of bytes of the network. Port 9 is that of
+// discard.
+struct address {
+	unsigned short family;
+	unsigned char port[2], ip[4], zero[8];
+};
+static const struct address any_port = { AF_INET, { 0, 0 }, { 127, 0, 0, 1 }, { 0 } };
+static const struct address discard = { AF_INET, { 0, 9 }, { 127, 0, 0, 1 }, { 0 } };
+
 _Noreturn void canary(void)
 {
 	// Without CLONE_VM the child has a copy of this stack, so that a null
@@ -105,6 +118,9 @@ _Noreturn void canary(void)
 		leave(EXIT_REFUSED);
 	if (fd < 0)
 		leave(EXIT_OTHER);
+	// Whether they succeed is no matter: they are seen before that.
+	syscall5(NR_BIND, fd, (long)&any_port, sizeof(any_port), 0, 0);
+	syscall5(NR_CONNECT, fd, (long)&discard, sizeof(discard), 0, 0);
 	syscall5(NR_CLOSE, fd, 0, 0, 0, 0);
 	leave(EXIT_OPENED);
 }
