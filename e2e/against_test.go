@@ -60,7 +60,6 @@ var notOfTetragon = map[string]string{
 	"defend-reach":                  noHeld,
 	"runs-before":                   noHeld,
 	"hard-pidns":                    "it forks into a pid namespace without an exec, of which a Tetragon does not tell",
-	"hard-smc":                      "it opens AF_SMC, for which the policy of a Tetragon has no room",
 	"naming-mounts":                 "it has another file at the same path in a mount namespace, and a Tetragon does not tell which was executed",
 	"bad-agent":                     noAgent,
 	"hard-badagent":                 noAgent,

@@ -326,13 +326,14 @@ func (p *planner) chooseFamilies(plan *Plan) error {
 
 // likelyFamilies is what the agent can enforce when it is not asked and nothing
 // was learned of the plan: what the last session watched, since its kind of
-// agent is the one that will enforce, or else what every Tetragon can see.
+// agent is the one that will enforce, or else what the shortest policy can say
+// to any Tetragon.
 func (p *planner) likelyFamilies() []string {
 	proven := p.c.only(func(s *session) bool { return s.proves() })
 	if n := len(proven.ids); n > 0 {
 		return proven.sessions[proven.ids[n-1]].Families
 	}
-	return tetragon.NetworkFamilies()[:maxEqual]
+	return tetragon.NetworkFamilies()[:tetragon.MaxEqual]
 }
 
 func (p *planner) warn(format string, args ...any) {

@@ -415,7 +415,7 @@ func TestPlanEnforcesTheFamiliesThatWereWatched(t *testing.T) {
 	s.o.AgentFamilies = nil
 	want("inet", "inet6", "vsock") // what the last session watched
 	s.sessions = nil
-	want("inet", "inet6", "packet", "vsock") // what a Tetragon compares with
+	want("inet", "inet6", "packet", "vsock") // what any Tetragon compares with by Equal
 	s.loaded(store.StageEnforce, "/usr/bin/gone").Families = []string{"inet6"}
 	want("inet6")
 	s.o.AgentFamilies = []string{"packet"}

@@ -10,10 +10,6 @@ import (
 	"profile/store"
 )
 
-// maxEqual is how many values an Equal of Tetragon takes; the sensor takes
-// every family.
-const maxEqual = 4
-
 // PolicySpec is what the policies of one generation say.
 type PolicySpec struct {
 	Name     string // of the first; a number is put behind it for each other
@@ -108,9 +104,6 @@ func Policy(name, stage, cgroup string, families, paths []string, sensor bool) (
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", name, err)
 	}
-	if !sensor && len(numbers) > maxEqual {
-		return nil, fmt.Errorf("policy %s: %d socket families, Tetragon compares with %d", name, len(numbers), maxEqual)
-	}
 	p := tetragon.NewPolicy(name)
 	p.Spec.Options = []tetragon.Option{{Name: tetragon.OptionMode, Value: stage}}
 	if sensor && slices.Contains(families, "vsock") {
@@ -129,7 +122,7 @@ func Policy(name, stage, cgroup string, families, paths []string, sensor bool) (
 			MatchBinaries:   []tetragon.MatchBinaries{{Operator: "In", Values: slices.Clone(paths)}},
 			MatchNamespaces: []tetragon.MatchNamespaces{{Namespace: "Pid", Operator: "In", Values: []string{"host_ns"}}},
 			MatchArgs: []tetragon.MatchArgs{
-				{Index: 0, Operator: "Equal", Values: numbers},
+				tetragon.MatchFamily(numbers, sensor),
 				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not the kernel's own sockets
 			},
 			MatchActions: []tetragon.MatchAction{{Action: "Sigkill"}},

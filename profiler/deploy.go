@@ -33,22 +33,43 @@ func (l *learner) deploy(ctx context.Context) error {
 	return err
 }
 
-// deploySockets asks for sockets, and for what they are used for unless the
-// agent does not take that.
+// deploySockets asks for sockets, and for what they are used for, with as much
+// of that as the agent takes.
 func (l *learner) deploySockets(ctx context.Context) error {
-	err := l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
-	if err != nil && len(l.Agent.Uses) > 0 && !isAway(err) {
-		l.Log.Warn("the agent does not tell what sockets are used for: it is asked for sockets alone", "error", err)
-		plain := *l.Agent
-		plain.Uses = nil
-		l.Agent = &plain
-		err = l.add(ctx, l.narrowing.again(l.session.ID, l.Agent))
+	var err error
+	for _, try := range smaller(l.Agent) {
+		l.Agent = try
+		if err = l.add(ctx, l.socketsAnew()); err == nil || isAway(err) {
+			break
+		}
+		l.Log.Warn("the agent does not take the policy for sockets", "families", try.Families, "uses", try.Uses, "error", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// A session in which it once was not watched is not one that watched it.
 	l.fold.cfg.Uses = l.fold.cfg.Uses && len(l.Agent.Uses) > 0
+	l.watched = slices.DeleteFunc(slices.Clone(l.watched), func(f string) bool { return !slices.Contains(l.Agent.Families, f) })
 	return err
+}
+
+// smaller gives an agent with what it may be asked of sockets, and then with
+// less and less: what they are used for is left out, then the families that
+// Equal has no room for.
+func smaller(agent *tetragon.Agent) []*tetragon.Agent {
+	tries := []*tetragon.Agent{agent}
+	if len(agent.Families) > tetragon.MaxEqual {
+		few := *agent
+		few.Families = agent.Families[:tetragon.MaxEqual:tetragon.MaxEqual]
+		tries = append(tries, &few)
+	}
+	for i := 0; i < len(tries); i += 2 {
+		if len(tries[i].Uses) > 0 {
+			plain := *tries[i]
+			plain.Uses = nil
+			tries = slices.Insert(tries, i+1, &plain)
+		}
+	}
+	return tries
 }
 
 // isAway reports whether the agent did not answer, so that it refused nothing.

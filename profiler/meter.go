@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"profile/internal/tetragon"
 )
 
 // meters are those of the policies that are loaded, by name. An event that two
@@ -35,11 +37,25 @@ func (m *meters) take(policy string, at int64, now time.Time) {
 	one.take(at)
 }
 
-// show notes that the socket hook of a policy works.
-func (m *meters) show(policy string) {
+// show notes that a hook of a policy works.
+func (m *meters) show(policy, call string) {
 	if one := m.of[policy]; one != nil {
-		one.shown = true
+		one.socket = one.socket || call == tetragon.CallSocketCreate
+		one.uses.saw(call)
 	}
+}
+
+// shown reports whether the socket hook of a policy works, and those of the uses
+// that the policy it takes the place of has shown to work, if all is asked.
+func (m *meters) shown(policy, before string, all bool) bool {
+	next, was := m.of[policy], m.of[before]
+	switch {
+	case next == nil || !next.socket:
+		return false
+	case !all || was == nil:
+		return true
+	}
+	return (next.uses.connect || !was.uses.connect) && (next.uses.bind || !was.uses.bind)
 }
 
 // based reports whether it is known of each what it began with.
@@ -97,7 +113,8 @@ type meter struct {
 	open     []*reading // not settled yet, oldest first
 	base     int64      // posted and not received when learning began
 	based    bool       // base is known
-	shown    bool       // a socket was told of
+	socket   bool       // a socket was told of
+	uses     useHooks   // events of these hooks were told
 	lost     int64      // known to be lost since
 	settled  time.Time  // the last reading that was
 }

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"profile/internal/tetragon"
 )
 
 // busy is a node whose events never stop, and the meter that watches it.
@@ -142,5 +144,41 @@ func TestTheFirstReadingOfAnUnknownClockMakesNoLoss(t *testing.T) {
 		if lost, ok := one.settle(later, later); len(lost) != 0 || !ok {
 			t.Errorf("reading %d: lost %v, settled %v; nothing was lost", i, lost, ok)
 		}
+	}
+}
+
+// The policies share one counter for their three hooks, which does not tell that
+// one of them is silent.
+func TestAPolicyTakesAnothersPlaceOnceItShowsWhatThatShowed(t *testing.T) {
+	const socket, connect, bind = tetragon.CallSocketCreate, tetragon.CallConnect, tetragon.CallBind
+	for _, c := range []struct {
+		name      string
+		was, next []string
+		all       bool
+		want      bool
+	}{
+		{"no socket", []string{socket}, nil, false, false},
+		{"uses alone", []string{socket, connect, bind}, []string{connect, bind}, true, false},
+		{"a socket, of which it is asked alone", []string{socket, connect, bind}, []string{socket}, false, true},
+		{"a socket, where no more is known to work", []string{socket}, []string{socket}, true, true},
+		{"no connect", []string{socket, connect, bind}, []string{socket, bind}, true, false},
+		{"no bind", []string{socket, connect, bind}, []string{socket, connect}, true, false},
+		{"all", []string{socket, connect, bind}, []string{bind, connect, socket}, true, true},
+		{"more", []string{socket}, []string{bind, connect, socket}, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var m meters
+			now := time.Now()
+			m.add("was", false, now)
+			m.add("next", true, now)
+			for policy, calls := range map[string][]string{"was": c.was, "next": c.next} {
+				for _, call := range calls {
+					m.show(policy, call)
+				}
+			}
+			if got := m.shown("next", "was", c.all); got != c.want {
+				t.Errorf("it has shown enough: %v, want %v", got, c.want)
+			}
+		})
 	}
 }

@@ -55,12 +55,19 @@ type narrowing struct {
 	since map[string]int64        // when a path got another file: use before that proves nothing
 }
 
-// again gives the policy for sockets for an agent that has none.
-func (n *narrowing) again(session string, agent *tetragon.Agent) *tetragon.Policy {
+// socketsAnew gives the policy for sockets for an agent that has none, and says
+// of what it leaves out. That is what the last one in force left out, which may
+// be more than was said since, if it could not be deleted.
+func (l *learner) socketsAnew() *tetragon.Policy {
+	n := &l.narrowing
 	n.next, n.wanted, n.at = "", nil, time.Now()
 	n.generation++
-	p := SocketPolicy(session, agent, n.generation, n.paths)
+	p := SocketPolicy(l.session.ID, l.Agent, n.generation, n.paths)
 	n.loaded = p.Metadata.Name
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, _ := l.meters.clock(n.at, l.bird == nil)
+	l.fold.Narrow(n.paths, at)
 	return p
 }
 
@@ -110,11 +117,12 @@ func (l *learner) consider(ctx context.Context, now time.Time) {
 	l.mu.Unlock()
 	var paths []string
 	for path := range sockets {
-		if l.sameFile(path, now) && len(paths) < maxNarrowed {
+		if l.sameFile(path, now) {
 			paths = append(paths, path)
 		}
 	}
 	slices.Sort(paths)
+	paths = paths[:min(len(paths), maxNarrowed)]
 	if !n.due(paths, sockets, now) {
 		return
 	}
@@ -194,7 +202,8 @@ func (l *learner) replace(ctx context.Context, verified time.Time) {
 		verified = time.Now().Add(-heldBack)
 	}
 	l.mu.Lock()
-	works := l.meters.of[n.next].shown
+	// Whoever connects may all be left out: only canaries show each hook.
+	works := l.meters.shown(n.next, n.loaded, l.bird != nil)
 	if works && verified.After(n.added) {
 		at, _ := l.meters.clock(time.Now(), l.bird == nil)
 		l.fold.Narrow(n.wanted, at) // before it is so: what is stored must never claim too much
@@ -203,7 +212,8 @@ func (l *learner) replace(ctx context.Context, verified time.Time) {
 	if !works || !verified.After(n.added) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, deleteWithin)
+	// What the agent has deleted is not to be missed by a session that ends.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWithin)
 	defer cancel()
 	if err := l.Agent.Delete(ctx, n.loaded); err != nil {
 		l.Log.Warn("the policy for sockets before this one could not be deleted: it is tried again", "error", err)

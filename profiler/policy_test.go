@@ -124,6 +124,11 @@ func TestAuditPolicies(t *testing.T) {
 		return strings.ReplaceAll(hooks, "        - matchArgs:\n", "        - matchBinaries:\n            - operator: NotIn\n              values:\n"+
 			"                - /usr/bin/curl\n                - '/usr/bin/n: c'\n          matchArgs:\n")
 	}
+	families := func(operator string) string {
+		short := "              operator: Equal\n              values:\n                - \"2\"\n                - \"10\"\n"
+		long := strings.Replace(short, "Equal", operator, 1) + "                - \"17\"\n                - \"40\"\n                - \"44\"\n                - \"43\"\n"
+		return strings.Replace(wantSockets, short, long, 1)
+	}
 	for _, c := range []struct {
 		name string
 		p    *tetragon.Policy
@@ -137,6 +142,10 @@ func TestAuditPolicies(t *testing.T) {
 		{"narrowed", SocketPolicy(session, agent, 2, except), head("-narrowed-2", "  kprobes:\n"+narrow(wantSockets))},
 		{"what sockets are used for", SocketPolicy(session, telling, 1, nil), head("-sockets", "  kprobes:\n"+wantSockets+wantUses)},
 		{"narrowed too", SocketPolicy(session, telling, 9, except), head("-narrowed-1", "  kprobes:\n"+narrow(wantSockets+wantUses))},
+		{"more families than Equal takes", SocketPolicy(session, &tetragon.Agent{Name: "tetragon", Families: tetragon.NetworkFamilies()}, 1, nil),
+			head("-sockets", "  kprobes:\n"+families("InMap"))},
+		{"more families, of the sensor", AuditPolicy(session, &tetragon.Agent{Name: tetragon.SensorName, Families: tetragon.NetworkFamilies()}, cgroup.Group{Path: "/"}),
+			head("", wantDetails+"    - name: profile-vsock\n      value: \"true\"\n  kprobes:\n"+families("Equal")+wantExecs+wantForks)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text, err := c.p.Marshal()

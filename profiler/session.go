@@ -43,6 +43,7 @@ type learner struct {
 	origin    origin
 	meters    meters
 	forgotten map[uint64]bool // generations that the agent no longer has
+	watched   []string        // families that every policy so far asked for
 
 	session  store.Session // what follows is the main goroutine's
 	stored   store.Session
@@ -67,7 +68,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 		session: store.Session{
 			ID: sessionID(now), Agent: o.Agent.Address, Version: o.Agent.Version,
 			BootID: boot, Machine: machine,
-			Hook: o.Agent.Hook, Families: o.Agent.Families, Unwatched: o.Agent.Unwatched,
+			Hook:   o.Agent.Hook,
 			Handed: slices.Contains(o.Agent.Uses, tetragon.CallReceive),
 			Cgroup: o.Group.Path, Only: o.Only,
 			Started: now,
@@ -80,6 +81,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 	if bird == nil {
 		l.session.BootID, l.session.Machine = "", "" // of this machine, which is not the agent's
 	}
+	l.watched = o.Agent.Families
 	if bird == nil || o.Agent.IsSensor() {
 		l.origin.settle()
 	}
@@ -150,6 +152,8 @@ func (l *learner) flush(ctx context.Context) error {
 	l.mu.Lock()
 	rows := l.fold.Changed()
 	l.fold.Describe(&l.session)
+	l.session.Families = l.watched
+	l.session.Unwatched = slices.DeleteFunc(tetragon.NetworkFamilies(), func(f string) bool { return slices.Contains(l.watched, f) })
 	l.mu.Unlock()
 	if len(rows) == 0 && reflect.DeepEqual(l.session, l.stored) {
 		return nil

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
-
-	"profile/internal/tetragon"
 )
 
 // events is the agent's stream while it is read. Once done is closed, err says
@@ -40,9 +38,7 @@ func (l *learner) take(ev *api.GetEventsResponse) error {
 	l.mu.Lock()
 	if k := ev.GetProcessKprobe(); k != nil && !l.fold.cfg.Labels {
 		l.meters.take(k.GetPolicyName(), nanos(ev.GetTime()), time.Now())
-		if k.GetFunctionName() == tetragon.CallSocketCreate {
-			l.meters.show(k.GetPolicyName())
-		}
+		l.meters.show(k.GetPolicyName(), k.GetFunctionName())
 	}
 	l.origin.take(ev)
 	before := l.fold.Returned()

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,6 +122,46 @@ func TestAnAgentThatTakesNoUsesIsAskedForSocketsAlone(t *testing.T) {
 				t.Errorf("it was asked %d times, want %d", asked, c.refused)
 			}
 		})
+	}
+}
+
+// An agent that does not compare with more than four families is asked for
+// four, and the session does not claim the others; nor does it once the agent
+// has come back and takes them.
+func TestAnAgentThatTakesFewFamiliesIsAskedForFew(t *testing.T) {
+	t.Parallel()
+	var willing atomic.Bool
+	o := agenttest.Options{Version: "v1.7.0", Refuse: func(p *tetragon.Policy) error {
+		for _, k := range p.Spec.KProbes {
+			for _, s := range k.Selectors {
+				if len(s.MatchArgs) > 0 && s.MatchArgs[0].Operator == "InMap" && !willing.Load() {
+					return errors.New("no such operator")
+				}
+			}
+		}
+		return nil
+	}}
+	_, session, fake := learnFrom(t, o, func(n *node) {
+		n.connects(100, "/usr/bin/net", true, "127.0.0.1:80")
+		time.Sleep(2500 * time.Millisecond) // it is stored
+		willing.Store(true)
+		n.agent.Restart(t, 100*time.Millisecond)
+		n.until("those of the restarted agent", func(l []string) bool { return len(l) >= 2 })
+		n.connects(101, "/usr/bin/net", true, "127.0.0.1:80")
+		time.Sleep(idle)
+	})
+	want := []string{"inet", "inet6", "packet", "vsock"}
+	if !slices.Equal(session.Families, want) || !slices.Equal(session.Unwatched, []string{"xdp", "smc"}) || !session.Reach {
+		t.Errorf("session %+v, want %v and uses watched, and the others named as not", session, want)
+	}
+	var asked [][]string
+	for _, p := range fake.Added() {
+		if asks(p) {
+			asked = append(asked, p.Spec.KProbes[0].Selectors[0].MatchArgs[0].Values)
+		}
+	}
+	if len(asked) != 3 || len(asked[0]) != 6 || len(asked[1]) != 4 || len(asked[2]) != 6 {
+		t.Errorf("it was asked for %v beside uses, want six families, four, and six of the restarted", asked)
 	}
 }
 

@@ -37,6 +37,8 @@ type Options struct {
 	Send func(*api.GetEventsResponse) []*api.GetEventsResponse
 	// Refuse is the error of AddTracingPolicy for a policy; nil refuses none.
 	Refuse func(*tetragon.Policy) error
+	// RefuseDelete is the error of DeleteTracingPolicy for a policy's name.
+	RefuseDelete func(string) error
 	// RefuseMode is the error of ConfigureTracingPolicy for a policy's name.
 	RefuseMode func(string) error
 	// Group is the cgroup that enforcing policies of a Tetragon on this

@@ -23,7 +23,7 @@ type nothing struct {
 
 // Hook implements sensor.Kernel.
 func (n *nothing) Hook() (string, []int32, []string, error) {
-	return "made up", []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP},
+	return "made up", []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP, unix.AF_SMC},
 		[]string{tetragon.CallConnect, tetragon.CallBind, tetragon.CallSend, tetragon.CallReceive}, nil
 }
 

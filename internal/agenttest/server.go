@@ -94,8 +94,9 @@ func (s *server) add(ctx context.Context, p *tetragon.Policy, refused error) (*a
 	return s.Server.AddTracingPolicy(ctx, &api.AddTracingPolicyRequest{Yaml: string(text)})
 }
 
-// vsock is the number of AF_VSOCK.
-const vsock = "40"
+// unseen are the numbers of the families that a kprobe sees and the hook of this
+// machine's kernel may not: AF_VSOCK and AF_SMC.
+var unseen = []string{"40", "43"}
 
 // asTetragon refuses what the version does, and leaves out what a Tetragon
 // takes and the sensor does not.
@@ -122,8 +123,7 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 			s := &p.Spec.KProbes[i].Selectors[j]
 			for k := range s.MatchArgs {
 				if a.o.Real && s.MatchArgs[k].Index == 0 {
-					// A kprobe sees it; the hook of this kernel may not.
-					s.MatchArgs[k].Values = slices.DeleteFunc(s.MatchArgs[k].Values, func(v string) bool { return v == vsock })
+					s.MatchArgs[k].Values = slices.DeleteFunc(s.MatchArgs[k].Values, func(v string) bool { return slices.Contains(unseen, v) })
 				}
 			}
 		}
@@ -134,6 +134,11 @@ func (a *Agent) asTetragon(p *tetragon.Policy) error {
 func (s *server) DeleteTracingPolicy(ctx context.Context, req *api.DeleteTracingPolicyRequest) (*api.DeleteTracingPolicyResponse, error) {
 	if err := s.a.wait(ctx); err != nil {
 		return nil, err
+	}
+	if s.a.o.RefuseDelete != nil {
+		if err := s.a.o.RefuseDelete(req.GetName()); err != nil {
+			return nil, status.Error(codes.Unknown, err.Error())
+		}
 	}
 	if s.a.audits != nil && s.a.audits.remove(req.GetName()) {
 		return &api.DeleteTracingPolicyResponse{}, nil

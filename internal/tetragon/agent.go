@@ -57,11 +57,10 @@ type Agent struct {
 	Version string
 	Abilities
 
-	// Hook is the socket hook; Families are those that it sees and Unwatched
-	// the network families that it does not, named as in NetworkFamilies.
-	Hook      string
-	Families  []string
-	Unwatched []string
+	// Hook is the socket hook, and Families are those that it sees, named as in
+	// NetworkFamilies.
+	Hook     string
+	Families []string
 	// Uses are the calls that tell what a socket is used for, which an audit
 	// policy may hook. Of a Tetragon they are those that are not too many: it
 	// tells of each call, where the embedded sensor tells the first of a kind.
@@ -154,7 +153,7 @@ func (a *Agent) ask(ctx context.Context) error {
 	}
 	a.Name, a.Version = "tetragon", version.GetVersion()
 	a.MaxPolicy = tetragonRequest - envelope
-	a.Hook, a.Families = "kprobe/"+CallSocketCreate, []string{"inet", "inet6", "packet", "vsock"}
+	a.Hook, a.Families = "kprobe/"+CallSocketCreate, NetworkFamilies()
 	info, err := a.Client.GetInfo(ctx, &tetragon.GetInfoRequest{})
 	switch {
 	case err == nil && info.GetName() == SensorName:
@@ -166,11 +165,6 @@ func (a *Agent) ask(ctx context.Context) error {
 	a.Abilities = abilitiesOf(a.Version, err == nil)
 	if !a.IsSensor() && a.Sockaddrs {
 		a.Uses = []string{CallConnect, CallBind}
-	}
-	for _, f := range NetworkFamilies() {
-		if !slices.Contains(a.Families, f) {
-			a.Unwatched = append(a.Unwatched, f)
-		}
 	}
 	return nil
 }
@@ -202,7 +196,6 @@ func (a *Agent) WatchVsock() bool {
 		return false
 	}
 	a.Families = append(a.Families, "vsock")
-	a.Unwatched = slices.DeleteFunc(a.Unwatched, func(f string) bool { return f == "vsock" })
 	a.Hook += " tp_btf/sys_enter"
 	return true
 }

@@ -103,6 +103,22 @@ type MatchAction struct {
 	Action string `yaml:"action"`
 }
 
+// MaxEqual is how many values a Tetragon compares an argument with by Equal. Up
+// to v1.3 it takes more, and heeds no more than these.
+const MaxEqual = 4
+
+// MatchFamily selects the sockets of some families, given by their numbers, at
+// CallSocketCreate: by Equal, and where a Tetragon could not compare with all of
+// them, by InMap, which takes any number (tried on v1.3.0, v1.6.1 and v1.7.0,
+// read in the source from v1.1 on). The embedded sensor compares with all.
+func MatchFamily(families []string, sensor bool) MatchArgs {
+	m := MatchArgs{Index: 0, Operator: "Equal", Values: families}
+	if !sensor && len(families) > MaxEqual {
+		m.Operator = "InMap"
+	}
+	return m
+}
+
 // NewPolicy returns an empty policy of the given name.
 func NewPolicy(name string) *Policy {
 	return &Policy{APIVersion: "cilium.io/v1alpha1", Kind: "TracingPolicy", Metadata: Metadata{Name: name}}
