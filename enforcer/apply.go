@@ -255,15 +255,15 @@ func (a *applier) recordInForce(ctx context.Context) error {
 // wherever the new one does. They are asked in one call, so that little happens
 // in between.
 func (a *applier) lastKills(ctx context.Context) ([]store.Kill, error) {
-	policies, err := a.Agent.Policies(ctx, policyPrefix(a.Store))
+	policies, err := list(ctx, a.Agent, policyPrefix(a.Store))
 	if err != nil {
 		return nil, err
 	}
-	old, err := readKills(a.Agent, policies, *a.old)
+	old, _, err := readKills(a.Agent, policies, *a.old)
 	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) || a.refusesFirst() {
 		return old, err
 	}
-	both, err := readKills(a.Agent, policies, a.gen)
+	both, _, err := readKills(a.Agent, policies, a.gen)
 	return lowerKills(old, both), err
 }
 

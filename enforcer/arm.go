@@ -100,11 +100,8 @@ func (a *applier) counted(ctx context.Context, policy string) (n uint64, ok bool
 		return 0, false, errors.New("the agent no longer lists it")
 	}
 	if !a.Agent.IsSensor() {
-		c := st.GetStats().GetActionCounters()
-		if a.gen.Stage == store.StageMonitor {
-			return c.GetMonitorSignal(), c != nil, nil
-		}
-		return c.GetSignal(), c != nil, nil
+		n, ok = countOf(st, a.gen.Stage)
+		return n, ok, nil
 	}
 	info, err := a.Agent.Info(st)
 	if err != nil {

@@ -115,22 +115,42 @@ func InForce(ctx context.Context, s *store.Store) (*store.Generation, error) {
 // CountKills asks the agent what the generation in force has counted and
 // records it. A plan for promotion is to be made after it.
 func CountKills(ctx context.Context, a *tetragon.Agent, s *store.Store) error {
+	const tries = 3
+	for range tries {
+		if done, err := countKills(ctx, a, s); err != nil || done {
+			return err
+		}
+	}
+	return nil // others count all the time
+}
+
+// countKills does so, unless another command has meanwhile.
+func countKills(ctx context.Context, a *tetragon.Agent, s *store.Store) (done bool, err error) {
 	g, err := InForce(ctx, s)
 	if err != nil || g == nil {
-		return err
+		return true, err
 	}
-	kills, err := askKills(ctx, a, *g)
-	if err != nil || slices.Equal(raiseKills(g.Kills, kills), g.Kills) {
-		return err
+	listed, err := list(ctx, a, tetragon.EnforcePrefix)
+	if err != nil {
+		return true, err
 	}
-	return s.Update(ctx, func(tx *store.Tx) error {
+	kills, counters, err := readKills(a, listed, *g)
+	if err != nil || slices.Equal(raiseKills(g.Kills, kills), g.Kills) && slices.Equal(counters, g.Counters) {
+		return true, err
+	}
+	err = s.Update(ctx, func(tx *store.Tx) error {
 		one, err := tx.Generation(g.N) // it may have ended
 		if err != nil || one == nil {
 			return err
 		}
-		one.Kills = raiseKills(one.Kills, kills)
+		// What the agent said goes with what was recorded before it was asked.
+		if done = slices.Equal(one.Counters, g.Counters); !done {
+			return nil
+		}
+		one.Kills, one.Counters = raiseKills(one.Kills, kills), counters
 		return tx.PutGeneration(one)
 	})
+	return done, err
 }
 
 // changeGenerations writes those of the generations that change says it changed.
@@ -145,45 +165,39 @@ func changeGenerations(tx *store.Tx, all []store.Generation, change func(*store.
 	return nil
 }
 
-// askKills asks the agent what a generation has counted, by path; nil if the
-// agent does not list it.
-func askKills(ctx context.Context, a *tetragon.Agent, g store.Generation) ([]store.Kill, error) {
-	listed, err := a.Policies(ctx, tetragon.EnforcePrefix)
-	if err != nil {
-		return nil, err
-	}
-	return readKills(a, listed, g)
-}
-
 // readKills reads the counts of a generation from all its policies that are
 // listed, sorted by path: of the paths that it lists, since what else is
 // counted is a canary, and of its stage, since what its policies counted in
 // monitor is the generation's that was promoted. An agent that cannot tell
-// executables apart has one count for the path "".
-func readKills(a *tetragon.Agent, listed []*api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
+// executables apart has one count for the path ""; its counters are given as
+// they are to be recorded.
+func readKills(a *tetragon.Agent, listed listing, g store.Generation) (kills []store.Kill, counters []store.Counter, err error) {
 	sum := map[string]store.Kill{}
-	for _, st := range listed {
+	counters = slices.Clone(g.Counters)
+	for _, st := range listed.policies {
 		if !slices.Contains(g.Policies, st.GetName()) {
 			continue
 		}
-		kills, err := policyKills(a, st, g)
-		if err != nil {
-			return nil, err
+		var counted []store.Kill
+		if a.IsSensor() {
+			counted, err = policyKills(a, st, g)
+		} else {
+			counted, counters = allKills(st, listed.instance, g, counters)
 		}
-		addKills(sum, kills)
+		if err != nil {
+			return nil, nil, err
+		}
+		addKills(sum, counted)
 	}
-	var kills []store.Kill
 	for _, file := range slices.Sorted(maps.Keys(sum)) {
 		kills = append(kills, sum[file])
 	}
-	return kills, nil
+	return kills, counters, nil
 }
 
-// policyKills reads the counts of one policy of a generation.
+// policyKills reads the counts that the embedded sensor has of one policy of a
+// generation.
 func policyKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generation) ([]store.Kill, error) {
-	if !a.IsSensor() {
-		return allKills(st, g), nil
-	}
 	info, err := a.Info(st)
 	if err != nil {
 		return nil, err
@@ -199,24 +213,6 @@ func policyKills(a *tetragon.Agent, st *api.TracingPolicyStatus, g store.Generat
 		}
 	}
 	return kills, nil
-}
-
-func allKills(st *api.TracingPolicyStatus, g store.Generation) []store.Kill {
-	counters := st.GetStats().GetActionCounters()
-	n := counters.GetSignal()
-	if g.Stage == store.StageMonitor {
-		n = counters.GetMonitorSignal()
-	}
-	if !g.Tried.IsZero() && n > 0 {
-		n-- // the canary's
-	}
-	switch {
-	case n == 0:
-		return nil
-	case g.Stage == store.StageMonitor:
-		return []store.Kill{{Would: n}}
-	}
-	return []store.Kill{{Kills: n}}
 }
 
 // end marks a generation as no longer in force.

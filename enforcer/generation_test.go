@@ -68,7 +68,7 @@ func TestKillsOfTheSensorLeaveOutCanaries(t *testing.T) {
 	}
 	sensor := &tetragon.Agent{Name: tetragon.SensorName}
 	g := store.Generation{Policies: []string{"p", "q"}, Paths: []string{"/usr/bin/curl", "/usr/bin/jq", "/usr/bin/wget"}, Stage: store.StageEnforce}
-	got, err := readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}, {Name: "q", Info: string(info)}, {Name: "another", Info: string(info)}}, g)
+	got, _, err := readKills(sensor, listing{policies: []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}, {Name: "q", Info: string(info)}, {Name: "another", Info: string(info)}}}, g)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,20 +77,21 @@ func TestKillsOfTheSensorLeaveOutCanaries(t *testing.T) {
 		t.Errorf("kills (-want +got):\n%s", diff)
 	}
 	g.Stage = store.StageMonitor
-	if got, err = readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}}, g); err != nil {
+	if got, _, err = readKills(sensor, listing{policies: []*api.TracingPolicyStatus{{Name: "p", Info: string(info)}}}, g); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]store.Kill{{Path: "/usr/bin/wget", Would: 1, LastWould: at(2)}}, got); diff != "" {
 		t.Errorf("kills of the stage monitor (-want +got):\n%s", diff)
 	}
-	if _, err := readKills(sensor, []*api.TracingPolicyStatus{{Name: "p", Info: "{"}}, g); err == nil {
+	if _, _, err := readKills(sensor, listing{policies: []*api.TracingPolicyStatus{{Name: "p", Info: "{"}}}, g); err == nil {
 		t.Error("counts that cannot be read are no error")
 	}
 }
 
 func TestKillsOfAnAgentThatCannotTellExecutablesApart(t *testing.T) {
+	names := []string{"p", "q", "r"}
 	counted := func(signal, monitor uint64) *api.TracingPolicyStatus {
-		return &api.TracingPolicyStatus{Name: "p", Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: signal, MonitorSignal: monitor}}}
+		return &api.TracingPolicyStatus{Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: signal, MonitorSignal: monitor}}}
 	}
 	all := func(listed ...*api.TracingPolicyStatus) []*api.TracingPolicyStatus { return listed }
 	for _, c := range []struct {
@@ -107,8 +108,11 @@ func TestKillsOfAnAgentThatCannotTellExecutablesApart(t *testing.T) {
 		{"in several policies, each with a canary", all(counted(3, 0), counted(1, 0), counted(5, 0)), store.Generation{Stage: store.StageEnforce, Tried: at(1)}, []store.Kill{{Kills: 6}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.g.Policies = []string{"p"}
-			got, err := readKills(&tetragon.Agent{Name: "tetragon"}, c.st, c.g)
+			c.g.Policies = names
+			for i := range c.st {
+				c.st[i].Name = names[i]
+			}
+			got, _, err := readKills(&tetragon.Agent{Name: "tetragon"}, listing{policies: c.st}, c.g)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -77,11 +77,23 @@ func (a *applier) prove(ctx context.Context) error {
 	if !a.try {
 		return nil
 	}
+	before, err := list(ctx, a.Agent, policyPrefix(a.Store))
+	if err != nil {
+		return err
+	}
 	if err := a.arm(ctx); err != nil {
 		return err
 	}
-	a.gen.Tried = time.Now()
-	return nil
+	a.gen.Tried, a.gen.Counters = time.Now(), nil
+	after, err := list(ctx, a.Agent, policyPrefix(a.Store))
+	if err != nil {
+		return err
+	}
+	if before.instance != after.instance {
+		after.instance = "" // which of the two has counted the canary is not known
+	}
+	_, a.gen.Counters, err = readKills(a.Agent, after, a.gen)
+	return err
 }
 
 // canPromote reports whether the policies of the old generation, which is in

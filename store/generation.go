@@ -123,7 +123,7 @@ func (u *unpacker) unpackState(value []byte, g *GenerationState) error {
 func packGeneration(p *packer, g *Generation) {
 	fields := 11
 	for _, there := range []bool{g.Dir != "", len(g.Files) > 0, g.AcceptGaps, !g.LearnedSince.IsZero(), g.Wider, len(g.Sessions) > 0,
-		!g.Ended.IsZero(), !g.Tried.IsZero(), len(g.Kills) > 0} {
+		!g.Ended.IsZero(), !g.Tried.IsZero(), len(g.Kills) > 0, len(g.Counters) > 0} {
 		if there {
 			fields++
 		}
@@ -157,6 +157,9 @@ func packGeneration(p *packer, g *Generation) {
 	p.namedTime("tried", g.Tried)
 	if len(g.Kills) > 0 {
 		p.named("kills", func() { packAll(p, g.Kills, packKill) })
+	}
+	if len(g.Counters) > 0 {
+		p.named("counters", func() { packAll(p, g.Counters, packCounter) })
 	}
 }
 
@@ -205,6 +208,19 @@ func packKill(p *packer, k *Kill) {
 	m.uint('w', k.Would)
 	m.time('l', k.LastKill)
 	m.time('m', k.LastWould)
+}
+
+func packCounter(p *packer, c *Counter) {
+	m := p.begin()
+	m.key('p')
+	p.string(c.Policy)
+	if c.Instance != "" {
+		m.key('i')
+		p.string(c.Instance)
+	}
+	m.uint('n', c.Count)
+	m.uint('b', c.Before)
+	m.bool('a', c.Anew)
 }
 
 // pass takes any value, and makes nothing of it.
@@ -277,6 +293,8 @@ func (u *unpacker) generationField(key string, g *Generation) (known bool) {
 		g.Tried = u.time()
 	case "kills":
 		g.Kills = unpackAll(u, unpackKill)
+	case "counters":
+		g.Counters = unpackAll(u, unpackCounter)
 	default:
 		return false
 	}
@@ -323,6 +341,26 @@ func unpackKill(u *unpacker, k *Kill) {
 			k.LastKill = u.time()
 		case 'm':
 			k.LastWould = u.time()
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+func unpackCounter(u *unpacker, c *Counter) {
+	u.fields(func(key byte) bool {
+		switch key {
+		case 'p':
+			c.Policy = u.part()
+		case 'i':
+			c.Instance = u.part()
+		case 'n':
+			c.Count = u.uint(math.MaxUint64)
+		case 'b':
+			c.Before = u.uint(math.MaxUint64)
+		case 'a':
+			c.Anew = u.bool()
 		default:
 			return false
 		}

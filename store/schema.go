@@ -10,11 +10,11 @@ import (
 
 // schema is the version of what the buckets hold. Whatever changes the fields
 // of a row, one more among them, raises it.
-const schema = 7
+const schema = 8
 
 // migrations bring the rows of a schema, the index, up to the next one. They
 // run in one transaction with the number's change. What has none needs none:
-// schemas 2 and 4 to 7 only added fields, which are unknown in older rows.
+// schemas 2 and 4 to 8 only added fields, which are unknown in older rows.
 var migrations = map[int]func(*bbolt.Tx) error{2: listPolicies}
 
 // generation2 is a generation of schema 2, which had one policy.

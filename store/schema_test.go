@@ -102,6 +102,13 @@ func inSchema6() (rows []Evidence, s Session, generations []Generation) {
 	return rows, s, generations
 }
 
+// inSchema7 is what testdata/schema-7.db.gz was filled with.
+func inSchema7() (rows []Evidence, s Session, generations []Generation) {
+	rows, s, generations = inSchema6()
+	s.NoSendHook = true
+	return rows, s, generations
+}
+
 func schemaOf(t *testing.T, name string) string {
 	t.Helper()
 	db, err := bbolt.Open(name, 0, &bbolt.Options{ReadOnly: true})
@@ -127,6 +134,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 	rows4, session4, generations4 := inSchema4()
 	rows5, session5, generations5 := inSchema5()
 	rows6, session6, generations6 := inSchema6()
+	rows7, session7, generations7 := inSchema7()
 	for _, c := range []struct {
 		schema      int
 		rows        []Evidence
@@ -139,6 +147,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 		{4, rows4, session4, generations4},
 		{5, rows5, session5, generations5},
 		{6, rows6, session6, generations6},
+		{7, rows7, session7, generations7},
 	} {
 		for call, first := range map[string]func(*Store) error{
 			"Open":   func(s *Store) (err error) { _, err = Open(s.path); return err },

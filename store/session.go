@@ -113,8 +113,21 @@ type Generation struct {
 	Since time.Time `msgpack:"since"`           // when it was loaded
 	Ended time.Time `msgpack:"ended,omitempty"` // when it was taken off
 	Tried time.Time `msgpack:"tried,omitempty"` // when canaries last proved it to act
-	// Kills are what this generation had counted when it was last asked.
-	Kills []Kill `msgpack:"kills,omitempty"`
+	// Kills are what this generation had counted when it was last asked, and
+	// Counters what the agent's own said then, of an agent that counts each policy
+	// as a whole.
+	Kills    []Kill    `msgpack:"kills,omitempty"`
+	Counters []Counter `msgpack:"counters,omitempty"`
+}
+
+// Counter is an agent's counter of one policy, which begins anew with each
+// process that the agent is.
+type Counter struct {
+	Policy   string `msgpack:"p"`
+	Instance string `msgpack:"i,omitempty"` // of the agent; "" if it is not known
+	Count    uint64 `msgpack:"n,omitempty"`
+	Before   uint64 `msgpack:"b,omitempty"` // kills that instances before this one counted
+	Anew     bool   `msgpack:"a,omitempty"` // this one has not seen the canary by which the policy was tried
 }
 
 // Kill counts what was done, or in the monitor stage would have been done, to
