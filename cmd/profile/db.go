@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -60,16 +63,19 @@ func checkDB(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	var text strings.Builder
 	for _, fault := range h.Faults {
-		fmt.Println(fault)
+		fmt.Fprintln(&text, fault)
 	}
-	fmt.Printf("%s in %s of evidence, %s, %s\n", counted(h.Executables, "executable"), counted(h.Evidence, "row"),
+	fmt.Fprintf(&text, "%s in %s of evidence, %s, %s\n", counted(h.Executables, "executable"), counted(h.Evidence, "row"),
 		counted(h.Sessions, "session"), counted(h.Generations, "generation"))
 	if len(h.Faults) > 0 {
-		return fmt.Errorf("database %s is damaged", st.Path())
+		err = fmt.Errorf("database %s is damaged", st.Path())
+	} else {
+		fmt.Fprintf(&text, "%s, of which %s is not used; nothing is wrong\n", humanize.IBytes(uint64(h.Bytes)), humanize.IBytes(uint64(h.Free)))
 	}
-	fmt.Printf("%s, of which %s is not used; nothing is wrong\n", humanize.IBytes(uint64(h.Bytes)), humanize.IBytes(uint64(h.Free)))
-	return nil
+	_, untold := os.Stdout.WriteString(text.String())
+	return errors.Join(err, untold)
 }
 
 func compactDB(c *cli.Context) error {

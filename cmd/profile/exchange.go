@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -196,7 +197,8 @@ func showDiff(c *cli.Context) error {
 		fmt.Fprintln(os.Stderr, "nothing changed")
 		return nil
 	}
-	sheet := newTable(os.Stdout, "executable", "what", "from", "to")
+	var text bytes.Buffer
+	sheet := newTable(&text, "executable", "what", "from", "to")
 	for _, one := range changes {
 		path := showWhole(one.Path, one.PathBase64)
 		if one.Scope != store.HostScope {
@@ -205,7 +207,8 @@ func showDiff(c *cli.Context) error {
 		sheet.row(path, one.What, one.From, one.To)
 	}
 	sheet.print()
-	return nil
+	_, err = text.WriteTo(os.Stdout)
+	return err
 }
 
 // openSide reads a side of a diff, and up to when it counts. Ours is the database
