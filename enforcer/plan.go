@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"profile/internal/schedule"
-	"profile/internal/tetragon"
 	"profile/store"
 )
 
@@ -65,6 +64,9 @@ type PlanOptions struct {
 	// AgentFamilies are the families that the agent can enforce; nil if it is
 	// not asked.
 	AgentFamilies []string
+	// Vsock says that the agent will be asked to enforce AF_VSOCK where that
+	// takes a hook on every system call.
+	Vsock bool
 	// Jobs are what this machine runs by itself: the plan names those that did
 	// not run while it was learned.
 	Jobs []schedule.Job
@@ -289,51 +291,6 @@ func (p *planner) checkRemoved(removed []string) error {
 		}
 	}
 	return nil
-}
-
-// chooseFamilies enforces what every session watched that the plan rests on;
-// what stands on its listing alone adds what that generation enforced.
-func (p *planner) chooseFamilies(plan *Plan) error {
-	enforced := tetragon.NetworkFamilies()
-	limit := func(families []string) {
-		enforced = slices.DeleteFunc(enforced, func(f string) bool { return !slices.Contains(families, f) })
-	}
-	if p.learned {
-		for _, id := range p.covering.ids {
-			if s := p.covering.sessions[id]; s.proves() {
-				limit(s.Families)
-			}
-		}
-	}
-	if p.kept {
-		limit(p.loaded.Families)
-	}
-	switch {
-	case p.o.AgentFamilies != nil:
-		limit(p.o.AgentFamilies)
-	case !p.learned && !p.kept:
-		limit(p.likelyFamilies())
-	}
-	if len(enforced) == 0 && len(plan.Enforce) > 0 {
-		return fmt.Errorf("no socket family was watched by every session that counts and can be enforced by the agent")
-	}
-	plan.Families, plan.Unwatched = enforced, without(tetragon.NetworkFamilies(), enforced)
-	if lost := without(p.loaded.Families, enforced); len(lost) > 0 && len(plan.Enforce) > 0 {
-		p.warn("no longer enforced, unlike in generation %d: %s", p.loaded.N, strings.Join(lost, ", "))
-	}
-	return nil
-}
-
-// likelyFamilies is what the agent can enforce when it is not asked and nothing
-// was learned of the plan: what the last session watched, since its kind of
-// agent is the one that will enforce, or else what the shortest policy can say
-// to any Tetragon.
-func (p *planner) likelyFamilies() []string {
-	proven := p.c.only(func(s *session) bool { return s.proves() })
-	if n := len(proven.ids); n > 0 {
-		return proven.sessions[proven.ids[n-1]].Families
-	}
-	return tetragon.NetworkFamilies()[:tetragon.MaxEqual]
 }
 
 func (p *planner) warn(format string, args ...any) {

@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,37 @@ func TestHowSocketsWereUsedIsTold(t *testing.T) {
 	} {
 		if got := tellReach(u, false); got != want {
 			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+}
+
+// What is printed for review is what is then done: AF_VSOCK is enforced where
+// --vsock says so again, if it took that to watch it.
+func TestVsockThatWasWatchedByOptionIsEnforcedByOption(t *testing.T) {
+	s := newScene(t)
+	file := s.learned("tool", runs(3))
+	s.sessions[0].Families = append(s.sessions[0].Families, "vsock")
+	for _, c := range []struct {
+		hook  string
+		asked []string // the agent's families, if it is asked
+		vsock bool
+		want  bool
+	}{
+		{"cgroup/sock_create tp_btf/sys_enter", nil, false, false},
+		{"cgroup/sock_create tp_btf/sys_enter", nil, true, true},
+		{"cgroup/sock_create tp_btf/sys_enter", []string{"inet", "inet6"}, false, false},
+		{"cgroup/sock_create tp_btf/sys_enter", []string{"inet", "inet6", "vsock"}, true, true},
+		{"fmod_ret/security_socket_create", nil, false, true},
+	} {
+		s.sessions[0].Hook = c.hook
+		s.o.AgentFamilies, s.o.Vsock = c.asked, c.vsock
+		plan := s.mustPlan(file)
+		if got := slices.Contains(plan.Families, "vsock"); got != c.want {
+			t.Errorf("%+v: vsock is enforced: %v", c, got)
+		}
+		told := strings.Contains(strings.Join(plan.Warnings, "\n"), "vsock was watched with --vsock, and is enforced with it alone")
+		if told == c.want || slices.Contains(plan.Unwatched, "vsock") {
+			t.Errorf("%+v: warnings %q, not watched %v", c, plan.Warnings, plan.Unwatched)
 		}
 	}
 }

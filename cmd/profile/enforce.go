@@ -180,6 +180,7 @@ func readEnforcing(c *cli.Context) (*enforcing, error) {
 		Thresholds: t, Stage: store.StageEnforce,
 		Only: c.StringSlice("only"), Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
 		Protect: c.StringSlice("protect"), Dirs: c.StringSlice("dir"), Wider: c.Bool("wider"),
+		Vsock: c.Bool("vsock"),
 	}
 	if c.Bool("monitor") {
 		e.option.Stage = store.StageMonitor
