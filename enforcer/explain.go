@@ -108,7 +108,13 @@ func (x *explainer) what(ctx context.Context, path string, keys [][]store.Eviden
 	told := Chapter{Title: text, Lines: slices.Clone(found)}
 	say := func(format string, args ...any) { told.Lines = append(told.Lines, fmt.Sprintf(format, args...)) }
 	now, err := identify(path)
+	onHost := slices.ContainsFunc(keys, func(rows []store.Evidence) bool { return rows[0].Key.Scope == store.HostScope })
+	if len(keys) > 0 && !onHost {
+		say("it was seen in containers alone, whose files are not looked at: what follows is of the host's")
+	}
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(keys) > 0 && !onHost:
+		say("there is no such file")
 	case errors.Is(err, fs.ErrNotExist):
 		say("the file is not there any more")
 	case err != nil:

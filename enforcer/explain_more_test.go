@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,20 @@ var moreStories = map[string]func(s *scene) (name string, o ExplainOptions){
 			store.Narrowed{Path: file + "2", From: at(1)})
 		s.sessions[0].Ended, s.sessions[0].BootID = time.Time{}, boot
 		s.add("host", file, "a", s.asIs(file, used(runs(1), "inet", "stream")))
+		return file, ExplainOptions{}
+	},
+	// On the host it is a symlink.
+	"in-a-container": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "tool")
+		s.add("host", file, "a", s.asIs(file, runs(2)))
+		link := filepath.Join(s.dir, "link")
+		symlink(s.t, file, link)
+		s.add("pod:shop/till:till:1", link, "a", used(runs(1), "inet", "stream"))
+		return link, ExplainOptions{}
+	},
+	"in-a-container-alone": func(s *scene) (string, ExplainOptions) {
+		file := filepath.Join(s.dir, "boxed")
+		s.add("container:3fc4ccfe745870e2c0d99f71f30ff06", file, "a", runs(1))
 		return file, ExplainOptions{}
 	},
 	"record": func(s *scene) (string, ExplainOptions) {

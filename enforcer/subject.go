@@ -61,10 +61,15 @@ func findSubject(tx *store.Tx, name string) (subject, error) {
 		return ofScript(tx, abs, resolved, interpreter)
 	}
 	s := subject{paths: []string{resolved}}
-	if resolved != abs {
-		s.told = append(s.told, fmt.Sprintf("%q is a symlink; what the kernel runs is %q", abs, resolved))
+	if resolved == abs {
+		return s, nil
 	}
-	return s, nil
+	s.told = append(s.told, fmt.Sprintf("%q is a symlink; what the kernel runs is %q", abs, resolved))
+	rows, err := tx.Evidence(abs)
+	if len(rows) > 0 { // what is a symlink here may be a file in a container
+		s.paths = append(s.paths, abs)
+	}
+	return s, err
 }
 
 func ofProcess(pid uint64) (subject, error) {
