@@ -13,6 +13,11 @@ import (
 	"profile/enforcer"
 )
 
+// enters is how a pod becomes one with its node: its files, the name by which
+// the node's agent goes, and the whole of its cgroups, without which nothing is
+// planned. Its processes it has already.
+const enters = "nsenter --target=1 --mount --uts --cgroup -- "
+
 // What the example applies is of the form that a cluster takes, and says what
 // its README rests on.
 func TestTheLearnerOfTheKubernetesExample(t *testing.T) {
@@ -35,7 +40,7 @@ func TestTheLearnerOfTheKubernetesExample(t *testing.T) {
 		t.Errorf("%s, hostPID %v, %+v: without these the learner is not a process of the node", set.Kind, pod.Spec.HostPID, learn.SecurityContext)
 	}
 	command := strings.Join(learn.Command, " ")
-	if want := "-- /opt/profile/profile learn --agent=unix:///var/run/tetragon/tetragon.sock"; !strings.HasSuffix(command, want) {
+	if want := enters + "/opt/profile/profile learn --agent=unix:///var/run/tetragon/tetragon.sock"; command != want {
 		t.Errorf("it runs %q, want %q", command, want)
 	}
 	installed := pod.Spec.InitContainers[0].Command
@@ -51,6 +56,9 @@ func TestTheKubernetesExampleIsStrict(t *testing.T) {
 	}
 	applies := 0
 	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "nsenter") && !strings.Contains(line, enters) {
+			t.Errorf("on a node this is not of the node: %s", line)
+		}
 		if strings.Contains(line, "kubectl apply") {
 			applies++
 			if !strings.Contains(line, "--validate=strict") {
