@@ -9,16 +9,20 @@ import (
 	"testing"
 )
 
-// listenEnv makes this test program one that listens at the path that it holds,
-// until its input ends.
+// listenEnv makes this test program one that listens at the address that it
+// holds, until its input ends.
 const listenEnv = "PROFILE_TEST_LISTEN"
 
 func TestMain(m *testing.M) {
-	path := os.Getenv(listenEnv)
-	if path == "" {
+	address := os.Getenv(listenEnv)
+	if address == "" {
 		os.Exit(m.Run())
 	}
-	lis, err := net.Listen("unix", path)
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	lis, err := net.Listen(network, address)
 	if err != nil {
 		panic(err)
 	}
@@ -27,8 +31,9 @@ func TestMain(m *testing.M) {
 	lis.Close()
 }
 
-// listens runs a program of a name that listens at a path, until it is stopped.
-func listens(t *testing.T, name, path string) (stop func()) {
+// listens runs a program of a name that listens at an address, until it is
+// stopped.
+func listens(t *testing.T, name, address string) (stop func()) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -39,7 +44,7 @@ func listens(t *testing.T, name, path string) (stop func()) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), listenEnv+"="+path)
+	cmd.Env = append(os.Environ(), listenEnv+"="+address)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -71,30 +76,63 @@ func listens(t *testing.T, name, path string) (stop func()) {
 
 func TestARestartedAgentIsAnotherInstance(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
-	agent := &Agent{Address: "unix://" + path, Name: "tetragon"}
-	if got := agent.Instance(); got != "" {
-		t.Errorf("nobody listens, and it is %q", got)
-	}
-	stop := listens(t, "tetragon", path)
-	first := agent.Instance()
-	if first == "" || agent.Instance() != first || (&Agent{Address: "unix:" + path}).Instance() != first {
-		t.Errorf("the same is %q, and then %q", first, agent.Instance())
-	}
-	stop()
-	stop = listens(t, "tetragon", path)
-	if second := agent.Instance(); second == "" || second == first {
-		t.Errorf("it was restarted, and is %q, after %q", second, first)
-	}
-	stop()
-	// What only passes the API on says nothing of the agent behind it.
-	listens(t, "socat", path)
-	if got := agent.Instance(); got != "" {
-		t.Errorf("another program listens, and it is %q", got)
+	port := freePort(t)
+	for _, c := range []struct {
+		name, at  string   // where it listens
+		addresses []string // by which it is reached
+	}{
+		{"at a socket", path, []string{"unix://" + path, "unix:" + path}},
+		{"at a port of IPv4", "127.0.0.1:" + port, []string{"localhost:" + port, "127.0.0.1:" + port, "dns:///localhost:" + port}},
+		{"at a port of all addresses", ":" + port, []string{"localhost:" + port, "[::1]:" + port}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			agent := &Agent{Address: c.addresses[0], Name: "tetragon"}
+			if got := agent.Instance(); got != "" {
+				t.Errorf("nobody listens, and it is %q", got)
+			}
+			stop := listens(t, "tetragon", c.at)
+			first := agent.Instance()
+			for _, address := range c.addresses {
+				if got := (&Agent{Address: address}).Instance(); got == "" || got != first {
+					t.Errorf("the same is %q, and by %s %q", first, address, got)
+				}
+			}
+			stop()
+			stop = listens(t, "tetragon", c.at)
+			if second := agent.Instance(); second == "" || second == first {
+				t.Errorf("it was restarted, and is %q, after %q", second, first)
+			}
+			stop()
+			// What only passes the API on says nothing of the agent behind it.
+			listens(t, "socat", c.at)
+			if got := agent.Instance(); got != "" {
+				t.Errorf("another program listens, and it is %q", got)
+			}
+		})
 	}
 }
 
-func TestAnAgentAtAPortIsNoInstance(t *testing.T) {
-	if got := (&Agent{Address: "localhost:54321"}).Instance(); got != "" {
-		t.Errorf("it is %q", got)
+// freePort is a port that nobody listens at.
+func freePort(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	_, port, err := net.SplitHostPort(lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func TestAnAgentOfAnotherHostIsNoInstance(t *testing.T) {
+	port := freePort(t)
+	listens(t, "tetragon", ":"+port)
+	for _, address := range []string{"node7:" + port, "192.0.2.1:" + port, "localhost", "unix://"} {
+		if got := (&Agent{Address: address}).Instance(); got != "" {
+			t.Errorf("%s is %q", address, got)
+		}
 	}
 }
