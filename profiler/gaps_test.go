@@ -142,6 +142,44 @@ func TestGapsAreBounded(t *testing.T) {
 	}
 }
 
+func TestGapsThatMeetAreOneOfEachCause(t *testing.T) {
+	w := newWorld(t).open()
+	from := w.now
+	at := func(sec int) time.Time { return from.Add(time.Duration(sec) * time.Second) }
+	w.f.Lost(at(100), at(110), "a", 1)
+	w.f.Lost(at(105), at(120), "b", 1)  // of another cause
+	w.f.Lost(at(50), at(60), "a", 1)    // told later, and long before
+	w.f.Lost(at(95), at(105), "a", 1)   // it begins earlier
+	w.f.Lost(at(102), at(104), "a", 1)  // it lies inside
+	w.f.Lost(at(111), at(115), "a", 1)  // it is near
+	w.f.Lost(at(200), at(210), "a", 10) // and this one is not
+	want := []store.Gap{
+		{From: at(95), To: at(115), Cause: "a", Count: 4}, {From: at(105), To: at(120), Cause: "b", Count: 1},
+		{From: at(50), To: at(60), Cause: "a", Count: 1}, {From: at(200), To: at(210), Cause: "a", Count: 10},
+	}
+	if diff := cmp.Diff(want, w.session().Gaps); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+}
+
+// Where there is room for no more, a gap makes one of its cause wider, or else
+// the last: nothing of it is left out.
+func TestAGapForWhichThereIsNoRoomIsPartOfAnother(t *testing.T) {
+	w := newWorld(t).open()
+	at := func(minute int) time.Time { return w.now.Add(time.Duration(minute) * time.Minute) }
+	for i := range maxGaps - 1 {
+		w.f.Lost(at(i), at(i), "a", 1)
+	}
+	w.f.Lost(at(100), at(100), "b", 1)
+	w.f.Lost(at(200), at(200), "a", 1)
+	w.f.Lost(at(300), at(300), "c", 1)
+	gaps := w.session().Gaps
+	want := []store.Gap{{From: at(maxGaps - 2), To: at(200), Cause: "a", Count: 2}, {From: at(100), To: at(300), Cause: "b", Count: 2}}
+	if diff := cmp.Diff(want, gaps[maxGaps-2:]); diff != "" {
+		t.Errorf("the last of %d gaps (-want +got):\n%s", len(gaps), diff)
+	}
+}
+
 func TestANameThatTheAgentLostIsALoss(t *testing.T) {
 	for _, c := range []struct {
 		binary, flags string

@@ -273,6 +273,7 @@ func TestAPolicyThatTellsNothingTakesNoOthersPlace(t *testing.T) {
 
 func TestAPolicyThatToldOfUsesAloneTakesNoOthersPlace(t *testing.T) {
 	t.Parallel()
+	var s *store.Store
 	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
 		n.runs(100, "/usr/bin/net", true)
 		_, next := n.both()
@@ -283,9 +284,12 @@ func TestAPolicyThatToldOfUsesAloneTakesNoOthersPlace(t *testing.T) {
 		if loaded := n.agent.Loaded(); len(loaded) != 3 || loaded[2] != next {
 			t.Errorf("policies %q are loaded, and the next one has told of no socket", loaded)
 		}
+		if narrowed := onlySession(t, s).Narrowed; len(narrowed) > 0 {
+			t.Errorf("it is stored that %v is asked for no longer, and the policy in force asks for all", narrowed)
+		}
 		n.proveNext()
 		n.narrowed()
-	}, hurry)
+	}, hurry, func(o *profiler.Options) { s = o.Store })
 	if len(session.Narrowed) == 0 || len(session.Gaps) != 0 {
 		t.Errorf("session %+v, want one that was narrowed at last, without a gap", session)
 	}

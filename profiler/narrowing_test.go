@@ -90,6 +90,13 @@ func TestAFileThatIsReplacedIsAskedForAgain(t *testing.T) {
 	if !proven() {
 		t.Error("it is not proven, and has opened a socket since")
 	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Second)
+	if proven() {
+		t.Error("it is proven by a file that is gone")
+	}
 }
 
 func TestWhatIsSilentSomewhereIsAskedForEverywhere(t *testing.T) {
@@ -139,7 +146,7 @@ func TestARecordOfANarrowedLearnerProvesNothing(t *testing.T) {
 	f.Finish()
 	var s store.Session
 	f.Describe(&s)
-	if !s.NoSocketHook {
+	if !s.NoSocketHook || len(s.Windows) > 0 || s.Awake > 0 {
 		t.Errorf("session %+v, want that its socket hook proves nothing", s)
 	}
 }

@@ -48,6 +48,9 @@ func TestCanaryBackIsAboutTheOneThatWasSent(t *testing.T) {
 	if w.f.CanaryBack(7, w.now.Add(-time.Minute), last) {
 		t.Error("with a clock that is off, one that came back before stands for one sent later")
 	}
+	if w.f.CanaryBack(7, w.now.Add(time.Second), 0) {
+		t.Error("the first canary stands for one that was sent a second later")
+	}
 	w.pass(20 * time.Millisecond)
 	w.canary()
 	if !w.f.CanaryBack(7, sent, last) {
@@ -131,6 +134,29 @@ func TestABreak(t *testing.T) {
 	w.want("/bin/unwatched", count{Unseen: 1, Network: 1})
 	w.want("/bin/never", count{})
 	w.want("/bin/new", count{Seen: 1, Complete: 1, Clean: 1})
+}
+
+// What a break does to a run is stored, whenever the rows were stored last.
+func TestWhatABreakCutsIsStored(t *testing.T) {
+	w := newWorld(t).open()
+	w.exec(10, "/bin/ends")
+	w.exec(11, "/bin/spans")
+	w.canary()
+	w.f.Overdue()
+	w.exit(10)
+	w.flush()
+	w.canary()
+	w.want("/bin/ends", count{Seen: 1, Crossed: 1})
+	w.want("/bin/spans", count{Seen: 1, Crossed: 1, Touched: 1})
+}
+
+// An exec before the window of which the executable is told in it was not seen.
+func TestAnExecBeforeTheWindowThatIsResolvedInIt(t *testing.T) {
+	w := newWorld(t)
+	w.image(10, "/bin/a")
+	w.open()
+	w.probe(10, "/bin/a")
+	w.want("/bin/a", count{Unseen: 1, Alive: 1})
 }
 
 func TestARunCrossesOnce(t *testing.T) {
