@@ -36,6 +36,10 @@ func Root() (Group, error) {
 	}
 	part := ""
 	for _, m := range mounts {
+		if strings.HasPrefix(m.Root, "/..") && isCgroup2(m.Mountpoint) {
+			part = m.Mountpoint // the whole, as a namespace further down sees it
+			continue
+		}
 		if m.Root != "/" || !isCgroup2(m.Mountpoint) {
 			continue // a subtree bound elsewhere, or covered by another mount
 		}
@@ -48,8 +52,8 @@ func Root() (Group, error) {
 		return group("/", m.Mountpoint)
 	}
 	if part != "" {
-		return Group{}, fmt.Errorf("%w whole: %q is the root of a cgroup namespace only; "+
-			"run outside the container", ErrNoCgroup2, part)
+		return Group{}, fmt.Errorf("%w whole: %q is seen from a cgroup namespace that is a part of it; "+
+			"run outside the container, or enter the host's namespace (nsenter --target=1 --cgroup)", ErrNoCgroup2, part)
 	}
 	return Group{}, fmt.Errorf("%w; mount one: mount -t cgroup2 none DIR", ErrNoCgroup2)
 }

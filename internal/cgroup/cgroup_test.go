@@ -175,6 +175,21 @@ func TestFindThroughABindMountOfASubtree(t *testing.T) {
 
 func TestRootOfANamespaceIsNotTheMachine(t *testing.T) {
 	needRoot(t)
+	for what, script := range map[string]string{
+		// The shell mounts the hierarchy as its cgroup namespace shows it, and
+		// hides every other mount of it.
+		"mounted in it": `set -e; mount -t cgroup2 none "$1"
+			awk '$3 == "cgroup2" && $2 != "'"$1"'" {print $2}' /proc/mounts | while read m; do umount -l "$m"; done
+			exec /proc/$PPID/exe`,
+		"mounted outside": `exec /proc/$PPID/exe`,
+	} {
+		t.Run(what, func(t *testing.T) { mustBeOfANamespace(t, script) })
+	}
+}
+
+// mustBeOfANamespace runs a shell in a cgroup namespace, which is to become this
+// program.
+func mustBeOfANamespace(t *testing.T, script string) {
 	_, parent, _ := newGroup(t)
 	dir, err := os.Open(parent)
 	if err != nil {
@@ -182,11 +197,6 @@ func TestRootOfANamespaceIsNotTheMachine(t *testing.T) {
 	}
 	defer dir.Close()
 	at := t.TempDir()
-	// The shell mounts the hierarchy as its cgroup namespace shows it, and
-	// hides every other mount of it.
-	script := `set -e; mount -t cgroup2 none "$1"
-		awk '$3 == "cgroup2" && $2 != "'"$1"'" {print $2}' /proc/mounts | while read m; do umount -l "$m"; done
-		exec /proc/$PPID/exe`
 	cmd := exec.Command("sh", "-c", script, "sh", at)
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
