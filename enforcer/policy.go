@@ -122,7 +122,7 @@ func Policy(name, stage, cgroup string, families, paths []string, sensor bool) (
 			MatchBinaries:   []tetragon.MatchBinaries{{Operator: "In", Values: slices.Clone(paths)}},
 			MatchNamespaces: []tetragon.MatchNamespaces{{Namespace: "Pid", Operator: "In", Values: []string{"host_ns"}}},
 			MatchArgs: []tetragon.MatchArgs{
-				tetragon.MatchFamily(numbers, sensor),
+				tetragon.MatchFamily(numbers),
 				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not the kernel's own sockets
 			},
 			MatchActions: []tetragon.MatchAction{{Action: "Sigkill"}},

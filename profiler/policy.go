@@ -119,7 +119,7 @@ func socketHook(agent *tetragon.Agent) tetragon.KProbe {
 		Args: []tetragon.Arg{{Index: 0, Type: "int"}, {Index: 1, Type: "int"}, {Index: 2, Type: "int"}, {Index: 3, Type: "int"}},
 		Selectors: []tetragon.Selector{{
 			MatchArgs: []tetragon.MatchArgs{
-				tetragon.MatchFamily(familyNumbers(agent), agent.IsSensor()),
+				tetragon.MatchFamily(familyNumbers(agent)),
 				{Index: 3, Operator: "Equal", Values: []string{"0"}}, // not for the kernel's own use
 			},
 			MatchActions: []tetragon.MatchAction{{Action: "Post"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/tetragon/api/v1/tetragon"
@@ -136,11 +137,19 @@ func (m machine) Enforced() ([]Enforced, error) {
 	return all, err
 }
 
+// What is not among the pins is looked for several times, each after a longer
+// while: half a second in all, where most machines have nothing of the kind.
+const (
+	lookTimes = 5
+	lookAfter = 50 * time.Millisecond
+)
+
 // all lists the policies that are pinned, and those that are where this process
 // does not see them.
 func (m machine) all() (pinned, far []*enforcement, err error) {
 	before := map[ebpf.MapID]bool{}
-	for round := range 2 {
+	for round := range lookTimes {
+		time.Sleep(lookAfter * time.Duration(round))
 		pinned = nil
 		var found []ebpf.MapID
 		err = m.each(func(e *enforcement, _ *sharedMaps) error {
@@ -158,12 +167,16 @@ func (m machine) all() (pinned, far []*enforcement, err error) {
 		if far, err = unseen(m.cfg.Name, found); err != nil || len(far) == 0 {
 			return pinned, nil, err
 		}
-		// One that another process was loading is found the second time.
+		// One that another process was loading is found the next time, and one that
+		// was removed is there for as long as another process looks at it, as this does.
 		if round > 0 {
 			far = slices.DeleteFunc(far, func(e *enforcement) bool { return !before[e.metaID] })
 		}
 		for _, e := range far {
 			before[e.metaID] = true
+		}
+		if round > 0 && len(far) == 0 {
+			break
 		}
 	}
 	for _, e := range far {

@@ -110,10 +110,10 @@ const MaxEqual = 4
 // MatchFamily selects the sockets of some families, given by their numbers, at
 // CallSocketCreate: by Equal, and where a Tetragon could not compare with all of
 // them, by InMap, which takes any number (tried on v1.3.0, v1.6.1 and v1.7.0,
-// read in the source from v1.1 on). The embedded sensor compares with all.
-func MatchFamily(families []string, sensor bool) MatchArgs {
+// read in the source from v1.1 on). The embedded sensor knows both.
+func MatchFamily(families []string) MatchArgs {
 	m := MatchArgs{Index: 0, Operator: "Equal", Values: families}
-	if !sensor && len(families) > MaxEqual {
+	if len(families) > MaxEqual {
 		m.Operator = "InMap"
 	}
 	return m
