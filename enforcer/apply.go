@@ -122,6 +122,11 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 	if err := a.checkDir(); err != nil {
 		return nil, err
 	}
+	lock, err := lockForce(ctx, o.Store)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
 	if a.try {
 		var err error
 		if a.dir, err = canary.Dir(a.Store.Path()); err != nil {
@@ -136,6 +141,17 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 		return nil, a.fail(ctx, err)
 	}
 	return &a.gen, errors.Join(a.takeOffOthers(ctx), clearDirs(ctx, a.Store, &a.gen), a.uncounted)
+}
+
+// changeWithin is how long a command may take to change what is in force before
+// another does not wait for it any longer.
+const changeWithin = 2 * time.Minute
+
+// lockForce keeps two commands from taking off what the other is trying.
+func lockForce(ctx context.Context, s *store.Store) (*store.Lock, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeWithin)
+	defer cancel()
+	return s.LockForce(ctx)
 }
 
 // record writes the generation down before the agent is asked, so that what a

@@ -28,6 +28,10 @@ type Released struct {
 // as in force no longer.
 func Release(ctx context.Context, a *tetragon.Agent, s *store.Store) (Released, error) {
 	var released Released
+	// It must be had where nothing can be locked, too.
+	if lock, err := lockForce(ctx, s); err == nil {
+		defer lock.Release()
+	}
 	errs := []error{CountKills(ctx, a, s)}
 	policies, err := policiesOf(ctx, a, s)
 	if err != nil {

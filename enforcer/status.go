@@ -52,10 +52,35 @@ type DriftError struct {
 
 func (e *DriftError) Error() string { return e.What }
 
+// statusWithin is how long a command that changes what is in force is waited
+// for.
+const statusWithin = 10 * time.Second
+
 // GetStatus asks the agent what is in force and records what it has counted.
 // The agent may be nil if InForce is. If what the agent holds is not what was
 // recorded, the error is a *DriftError, and the status is given beside it.
+//
+// A command that changes what is in force just now is waited for.
 func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status, error) {
+	deadline := time.Now().Add(statusWithin)
+	for {
+		status, err := getStatus(ctx, a, s)
+		var drift *DriftError
+		if !errors.As(err, &drift) || !s.Changing() {
+			return status, err
+		}
+		if time.Now().After(deadline) {
+			return status, &DriftError{What: "another command is changing what is in force: ask again"}
+		}
+		select {
+		case <-ctx.Done():
+			return status, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func getStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status, error) {
 	status := &Status{Schema: Schema, Stage: StageNone, Kills: []KillRow{}, WouldKill: []KillRow{}}
 	g, err := InForce(ctx, s)
 	if err != nil {

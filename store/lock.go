@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,10 +10,11 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 )
 
 // Lock is held by the one learning session that writes to a database, or by the
-// one command that watches or listens. The kernel drops it when the process
+// one command that watches, listens, or changes what is in force. The kernel drops it when the process
 // ends, however it ends.
 type Lock struct{ flock *flock.Flock }
 
@@ -52,6 +55,39 @@ func (s *Store) LockWatch() (*Lock, error) { return s.lock(".watch", "another co
 // LockListen takes the lock of the one process that writes down whom the agent
 // kills: the file with ".listen" added. It is otherwise as LockLearn.
 func (s *Store) LockListen() (*Lock, error) { return s.lock(".listen", "another command that listens") }
+
+// LockForce takes the lock of the one command that changes what is in force: the
+// file with ".force" added. It waits for another until ctx ends; then the error
+// is a *HeldError.
+func (s *Store) LockForce(ctx context.Context) (*Lock, error) {
+	for {
+		lock, err := s.lock(forceSuffix, "another command that changes what is in force")
+		var held *HeldError
+		if !errors.As(err, &held) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(forcePause):
+		}
+	}
+}
+
+// Changing reports whether a command changes what is in force just now.
+func (s *Store) Changing() bool {
+	f, err := os.Open(s.path + forceSuffix)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // and with it what it has locked
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+const (
+	forceSuffix = ".force"
+	forcePause  = 50 * time.Millisecond
+)
 
 func (s *Store) lock(suffix, by string) (*Lock, error) {
 	name := s.path + suffix

@@ -272,3 +272,34 @@ func TestEachLockIsHeldByItself(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsInForceIsChangedByOneAtATime(t *testing.T) {
+	s := newStore(t)
+	if s.Changing() {
+		t.Error("it is being changed before anything was")
+	}
+	first, err := s.LockForce(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Changing() {
+		t.Error("it is not being changed while the lock is held")
+	}
+	short, cancel := context.WithTimeout(t.Context(), 3*forcePause)
+	defer cancel()
+	var held *HeldError
+	if _, err := s.LockForce(short); !errors.As(err, &held) || held.PID != os.Getpid() {
+		t.Errorf("error %v, want a *HeldError of this process", err)
+	}
+	time.AfterFunc(2*forcePause, func() { first.Release() })
+	second, err := s.LockForce(t.Context())
+	if err != nil {
+		t.Fatalf("after the first: %v", err)
+	}
+	if err := second.Release(); err != nil {
+		t.Error(err)
+	}
+	if s.Changing() {
+		t.Error("it is being changed when all is done")
+	}
+}
