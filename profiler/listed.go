@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"profile/internal/tetragon"
 	"profile/store"
@@ -98,7 +99,7 @@ func (l *learner) findForgotten(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	all, err := l.Agent.Policies(ctx, tetragon.EnforcePrefix)
+	all, err := l.Agent.Policies(ctx, strings.TrimSuffix(tetragon.EnforcePrefix, "-")) // as one that was printed begins
 	if err != nil {
 		return fmt.Errorf("look up what is in force: %w", err)
 	}
@@ -106,24 +107,31 @@ func (l *learner) findForgotten(ctx context.Context) error {
 	for _, st := range all {
 		has = append(has, st.GetName())
 	}
-	forgotten := map[uint64]bool{}
+	forgotten, others := map[uint64]bool{}, slices.Clone(has)
 	err = l.Store.View(ctx, func(tx *store.Tx) error {
 		states, err := tx.GenerationStates()
 		for _, st := range states {
-			if st.State != store.StateLoaded {
+			if st.State != store.StateLoaded && st.State != store.StateLoading {
 				continue
 			}
 			g, err := tx.Generation(st.N)
 			if err != nil {
 				return err
 			}
-			known := func(name string) bool { return slices.Contains(has, name) }
-			forgotten[st.N] = g != nil && !slices.ContainsFunc(g.Policies, known)
+			if g == nil {
+				continue
+			}
+			own := func(name string) bool { return slices.Contains(g.Policies, name) }
+			forgotten[st.N] = st.State == store.StateLoaded && !slices.ContainsFunc(has, own)
+			others = slices.DeleteFunc(others, own)
 		}
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("look up what is in force: %w", err)
+	}
+	if len(others) > 0 {
+		l.Log.Warn("policies are in force that are not of this database: what they kill, or count in monitor, is learned as network use", "policies", others)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,6 +2,7 @@ package profiler_test
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,5 +97,43 @@ func TestWhatIsListedMeanwhileIsLookedUp(t *testing.T) {
 	l.end(t)
 	if row.Attempts[0].Stage != store.StageMonitor {
 		t.Errorf("attempts %+v", row.Attempts)
+	}
+}
+
+// What another database lists, or a cluster's object, is not known here, and
+// what it does looks like network use. That much is said.
+func TestPoliciesOfOthersAreWarnedOf(t *testing.T) {
+	for _, c := range []struct {
+		name, policy string
+		own          bool
+		warns        bool
+	}{
+		{"a cluster's", "profile-enforce-202601310800", false, true},
+		{"one that was printed", "profile-enforce", false, true},
+		{"its own", "profile-enforce-0123456789ab-g1", true, false},
+		{"of another purpose", "someone-elses", false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+			agent, s := fake.Remote(t), newStore(t)
+			if err := agent.Add(t.Context(), killing(c.policy, "/usr/bin/listed")); err != nil {
+				t.Fatal(err)
+			}
+			if c.own {
+				gen := store.Generation{N: 1, Policies: []string{c.policy}, State: store.StateLoaded, Stage: store.StageEnforce, Agent: agent.Address,
+					Cgroup: "/", Paths: []string{"/usr/bin/listed"}, Families: []string{"inet"}, Since: time.Now()}
+				if err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutGeneration(&gen) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var log strings.Builder
+			l := start(t, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			(&node{t: t, agent: fake}).runs(100, "/usr/bin/other", true)
+			time.Sleep(idle)
+			l.end(t)
+			if said := strings.Contains(log.String(), "not of this database") && strings.Contains(log.String(), c.policy); said != c.warns {
+				t.Errorf("said: %s", log.String())
+			}
+		})
 	}
 }
