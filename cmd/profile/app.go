@@ -71,7 +71,8 @@ func checkArgs(c *cli.Context) error {
 		free = len(os.Args) - i - 1
 	}
 	for _, a := range args[:max(0, len(args)-free)] {
-		if strings.HasPrefix(a, "-") {
+		stdin := a == "-" && c.Command.Name == "import"
+		if strings.HasPrefix(a, "-") && !stdin {
 			return usagef("%q stands behind an argument: flags of %s stand before its arguments, and an argument that begins with '-' behind --", a, c.Command.Name)
 		}
 	}
