@@ -24,8 +24,12 @@ import (
 )
 
 // schema is the version of the form. Version 2 has fields that are unknown in
-// what was written before.
-const schema = 2
+// what was written before, and from ended on the last line says that it is the
+// last: of what was cut short, as by a connection, network use may be missing.
+const (
+	schema = 3
+	ended  = 3
+)
 
 // Export is what was learned: sessions sorted by ID, evidence by path, scope
 // and session, and each of them once.
@@ -39,6 +43,7 @@ type file struct {
 	Schema   int64            `yaml:"schema"`
 	Sessions []store.Session  `yaml:"sessions"`
 	Evidence []store.Evidence `yaml:"evidence"`
+	End      bool             `yaml:"end"`
 }
 
 // Of takes an export from a database. It leaves out arguments.
@@ -72,11 +77,12 @@ func (x *Export) Write(w io.Writer) error {
 	if err := writeList(buffer, "evidence", x.Evidence); err != nil {
 		return err
 	}
+	buffer.WriteString("end: true\n")
 	return buffer.Flush()
 }
 
 // Read reads an export. It is untrusted: what is not of the form, of a newer
-// one, or says something twice is an error.
+// one, cut short, or says something twice is an error.
 func Read(r io.Reader) (*Export, error) {
 	all, err := io.ReadAll(r)
 	if err != nil {
@@ -91,6 +97,8 @@ func Read(r io.Reader) (*Export, error) {
 		return nil, fmt.Errorf("read an export: %w", err)
 	case f.Schema > schema:
 		return nil, fmt.Errorf("read an export: it has schema %d, and this profile knows %d: use a newer profile", f.Schema, schema)
+	case f.Schema >= ended && !f.End:
+		return nil, errors.New("read an export: it is cut short: its last line, which says end: true, is missing")
 	case f.Schema < 1:
 		return nil, fmt.Errorf("read an export: its schema is %d, and should be %d", f.Schema, schema)
 	}

@@ -265,10 +265,13 @@ func TestArgumentsAreNotExportedAndNotLost(t *testing.T) {
 func TestReadRefuses(t *testing.T) {
 	const good = "schema: 1\nsessions:\n- id: s\nevidence:\n- scope: host\n  path: /a\n  session: s\n"
 	read(t, good)
+	read(t, strings.Replace(good, "schema: 1", "schema: 3", 1)+"end: true\n")
 	for name, bad := range map[string]string{
 		"nothing":           "",
 		"no schema":         "sessions: []\nevidence: []\n",
-		"a newer schema":    "schema: 3\n",
+		"a newer schema":    "schema: 4\nend: true\n",
+		"one cut short":     strings.Replace(good, "schema: 1", "schema: 3", 1),
+		"an end that is no": strings.Replace(good, "schema: 1", "schema: 3", 1) + "end: false\n",
 		"an unknown field":  good + "  secrets: 1\n",
 		"arguments":         good + "  files:\n  - args: [a]\n",
 		"two documents":     good + "---\n" + good,
@@ -289,7 +292,7 @@ func TestAnExportHasOneFactALine(t *testing.T) {
 	x := &Export{Sessions: []store.Session{{ID: "s", Agent: "embedded", Families: []string{"inet", "inet6"}, Started: day, Awake: time.Hour}},
 		Evidence: []store.Evidence{{Key: store.Key{Scope: "host", Path: "/bin/a"}, Session: "s", FirstSeen: day,
 			Files: []store.Tally{{Seen: 1, Network: []store.Use{{Family: "inet", Type: "stream", Runs: 1, Reach: store.ReachOut, Destinations: []string{"192.0.2.1:80"}}}}}}}}
-	const want = `schema: 2
+	const want = `schema: 3
 sessions:
 - id: s
   agent: embedded
@@ -312,6 +315,7 @@ evidence:
           reach: 4
           destinations:
             - 192.0.2.1:80
+end: true
 `
 	if diff := cmp.Diff(want, written(t, x)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
