@@ -91,3 +91,24 @@ func TestExplainTellsWhoOwnsAFile(t *testing.T) {
 		}
 	}
 }
+
+// How a session ended is told where it did not end by itself.
+func TestTheEndOfASessionIsToldUnlessItWasMeant(t *testing.T) {
+	x := &explainer{boot: "now"}
+	for _, c := range []struct{ boot, end, want string }{
+		{"now", "", ""},
+		{"now", store.EndStopped, ""},
+		{"now", store.EndTime, ""},
+		{"now", store.EndCommand, ""},
+		{"", store.EndRecord, ""},
+		{"now", store.EndKilled, "how it ended: killed"},
+		{"before", store.EndReboot, "how it ended: ended by a reboot"},
+		{"now", "the agent went away", "how it ended: the agent went away"},
+	} {
+		s := watched("a", 0, 10)
+		s.BootID, s.End = c.boot, c.end
+		if got := x.tellEnd(s); got != c.want {
+			t.Errorf("an end %q is told as %q, want %q", c.end, got, c.want)
+		}
+	}
+}

@@ -83,7 +83,7 @@ func (x *explainer) tellEnd(s store.Session) string {
 		return "it was ended by a reboot: what was still going then is not complete"
 	case s.Ended.IsZero():
 		return "it has not ended, or was killed"
-	case slices.Contains([]string{"", "stopped", "its time was over", "its command ended"}, s.End):
+	case slices.Contains([]string{"", store.EndStopped, store.EndTime, store.EndCommand, store.EndRecord}, s.End):
 		return ""
 	}
 	return "how it ended: " + s.End

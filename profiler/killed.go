@@ -76,9 +76,9 @@ func ClearKilled(ctx context.Context, agent *tetragon.Agent, s *store.Store, log
 	}
 	err = s.Update(ctx, func(tx *store.Tx) error {
 		for _, one := range killed {
-			one.End, one.Ended = endKilled, one.Started
+			one.End, one.Ended = store.EndKilled, one.Started
 			if one.BootID != "" && one.BootID != boot {
-				one.End = endReboot
+				one.End = store.EndReboot
 			}
 			if n := len(one.Windows); n > 0 {
 				one.Ended = one.Windows[n-1].To

@@ -64,17 +64,9 @@ const (
 	deleteWithin = 30 * time.Second
 )
 
-// Ends of a session, as it records them.
-const (
-	endStopped = "stopped"
-	endTime    = "its time was over"
-	endKilled  = "killed"
-	endReboot  = "ended by a reboot"
-)
-
 // ErrCommandEnded is the cause with which the context of a session ends whose
 // command has.
-var ErrCommandEnded = errors.New("its command ended")
+var ErrCommandEnded = errors.New(store.EndCommand)
 
 // Learn learns for one session, until its time is over or the context ends;
 // both are no error. It fails at once with a *store.HeldError if another
@@ -160,13 +152,13 @@ func (l *learner) learn(ctx context.Context) error {
 				l.Opened(at)
 			}
 		case <-over:
-			l.session.End = endTime
+			l.session.End = store.EndTime
 			stop()
 			return <-done
 		case <-ctx.Done():
-			l.session.End = endStopped
-			if cause := context.Cause(ctx); errors.Is(cause, ErrCommandEnded) {
-				l.session.End = cause.Error()
+			l.session.End = store.EndStopped
+			if errors.Is(context.Cause(ctx), ErrCommandEnded) {
+				l.session.End = store.EndCommand
 			}
 			return <-done
 		case <-second.C:

@@ -85,7 +85,7 @@ func TestFromARecordNothingIsQuietButByAcceptedGaps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if session.Agent != store.Recording || session.End != recordEnd || !slices.Contains(session.Families, "inet") ||
+			if session.Agent != store.Recording || session.End != store.EndRecord || !slices.Contains(session.Families, "inet") ||
 				slices.Contains(session.Families, "vsock") || !slices.Contains(session.Unwatched, "vsock") {
 				t.Errorf("session %+v, want a recording's that watched what it saw", session)
 			}

@@ -37,9 +37,6 @@ type RecordOptions struct {
 // maxNamed bounds how many bad lines are named one by one.
 const maxNamed = 20
 
-// recordEnd is how the session of a recording ends.
-const recordEnd = "the record was read"
-
 // LearnRecord learns from recorded events, for a session of their own times.
 // All of it is stored at once, at the end; the same events learned from again
 // take the place of what they told before. It fails with a *store.HeldError if
@@ -201,7 +198,7 @@ func (r *recorder) store(ctx context.Context) (*store.Session, error) {
 	started := r.sources[0].first.GetTime().AsTime()
 	session := &store.Session{
 		ID: r.sessionID(started), Agent: store.Recording, Cgroup: "/", Only: r.Only,
-		Started: started, Ended: r.last, End: recordEnd,
+		Started: started, Ended: r.last, End: store.EndRecord,
 	}
 	r.fold.cfg.Session = session.ID
 	r.fold.Finish()

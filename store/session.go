@@ -6,6 +6,16 @@ import "time"
 // does not say of which machine.
 const Recording = "recording"
 
+// How sessions end, in plain words: the first four by themselves.
+const (
+	EndStopped = "stopped"
+	EndTime    = "its time was over"
+	EndCommand = "its command ended"
+	EndRecord  = "the record was read"
+	EndKilled  = "killed"
+	EndReboot  = "ended by a reboot"
+)
+
 // Session records one learning session and its coverage: what it could see at
 // all. Times are wall-clock times of the machine that learned.
 type Session struct {
@@ -25,7 +35,7 @@ type Session struct {
 
 	Started time.Time     `msgpack:"started" yaml:"started,omitempty"`
 	Ended   time.Time     `msgpack:"ended,omitempty" yaml:"ended,omitempty"` // zero while live, or killed
-	End     string        `msgpack:"end,omitempty" yaml:"end,omitempty"`     // why it ended, in plain words
+	End     string        `msgpack:"end,omitempty" yaml:"end,omitempty"`     // one of the ends, or the error that ended it
 	Windows []Window      `msgpack:"windows" yaml:"windows,omitempty"`
 	Awake   time.Duration `msgpack:"awake" yaml:"awake,omitempty"` // time awake inside the windows
 	Gaps    []Gap         `msgpack:"gaps,omitempty" yaml:"gaps,omitempty"`
