@@ -277,7 +277,7 @@ func TestStatusOfNothingNeedsNoAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"schema":1,"stage":"none","generation":0,"agent":"",` +
+	const want = `{"schema":1,"stage":"none","generation":0,"since":null,"agent":"",` +
 		`"kills":[{"path":"/b","count":5,"last":"2026-03-01T02:00:00Z"}],"would_kill":[{"path":"/a","count":2,"last":"2026-03-01T03:00:00Z"}]}`
 	if string(text) != want {
 		t.Errorf("%s\nwant %s", text, want)

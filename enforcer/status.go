@@ -20,13 +20,14 @@ const StageNone = "none"
 // Status is what is in force for a database. Its JSON form is that of
 // `status -o json`. Stage is what the agent says, not what was recorded.
 type Status struct {
-	Schema     int       `json:"schema"`
-	Stage      string    `json:"stage"`      // StageNone, store.StageMonitor or store.StageEnforce
-	Generation uint64    `json:"generation"` // 0 is none
-	Since      time.Time `json:"since,omitzero"`
-	Agent      string    `json:"agent"`
-	Kills      []KillRow `json:"kills"` // of every generation of the database, sorted by path
-	WouldKill  []KillRow `json:"would_kill"`
+	Schema     int    `json:"schema"`
+	Stage      string `json:"stage"`      // StageNone, store.StageMonitor or store.StageEnforce
+	Generation uint64 `json:"generation"` // 0 is none
+	// Since is nil where none is in force.
+	Since     *time.Time `json:"since"`
+	Agent     string     `json:"agent"`
+	Kills     []KillRow  `json:"kills"` // of every generation of the database, sorted by path
+	WouldKill []KillRow  `json:"would_kill"`
 	// Replaced are the listed whose files were replaced since they were
 	// listed: they are acted on all the same.
 	Replaced []string `json:"replaced_since,omitempty"`
@@ -98,7 +99,8 @@ func getStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 		uncounted = CountKills(ctx, a, s)
 	}
 	if g != nil {
-		status.Recorded, status.Generation, status.Since, status.Agent = g, g.N, g.Since.UTC(), g.Agent
+		since := g.Since.UTC()
+		status.Recorded, status.Generation, status.Since, status.Agent = g, g.N, &since, g.Agent
 	}
 	if a != nil && g != nil && OnThisHost(a) {
 		status.Replaced = replacedSinceListed(g)
