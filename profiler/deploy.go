@@ -78,19 +78,21 @@ func isAway(err error) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
-// add loads one policy.
+// add loads one policy. Behind a stream that has told something all that it
+// posts is to come: else what it holds at first cannot be told from a loss.
 func (l *learner) add(ctx context.Context, p *tetragon.Policy) error {
 	ctx, cancel := context.WithTimeout(ctx, loadWithin)
 	defer cancel()
+	if len(p.Spec.KProbes) > 0 {
+		l.mu.Lock()
+		l.meters.add(p.Metadata.Name, l.heard, time.Now()) // its events may come before the agent says that it is loaded
+		l.mu.Unlock()
+	}
 	if err := l.Agent.Add(ctx, p); err != nil {
+		l.forget(p.Metadata.Name)
 		return err
 	}
 	l.loaded = append(l.loaded, p.Metadata.Name)
-	if len(p.Spec.KProbes) > 0 {
-		l.mu.Lock()
-		l.meters.add(p.Metadata.Name, false, time.Now())
-		l.mu.Unlock()
-	}
 	return nil
 }
 

@@ -44,6 +44,7 @@ type learner struct {
 	meters    meters
 	forgotten map[uint64]bool // generations that the agent no longer has
 	watched   []string        // families that every policy so far asked for
+	heard     bool            // an event has come since it was last subscribed
 
 	session  store.Session // what follows is the main goroutine's
 	stored   store.Session

@@ -21,6 +21,9 @@ type events struct {
 func (l *learner) listen(ctx context.Context) *events {
 	e := &events{ready: make(chan struct{}), done: make(chan struct{})}
 	agent, request := l.Agent, EventsRequest(l.session.ID, l.Agent)
+	l.mu.Lock()
+	l.heard = false
+	l.mu.Unlock()
 	go func() {
 		defer close(e.done)
 		stream, err := agent.Subscribe(ctx, request)
@@ -36,6 +39,7 @@ func (l *learner) listen(ctx context.Context) *events {
 // take folds one event, and wakes who waits for a canary if one came back.
 func (l *learner) take(ev *api.GetEventsResponse) error {
 	l.mu.Lock()
+	l.heard = true
 	if k := ev.GetProcessKprobe(); k != nil && !l.fold.cfg.Labels {
 		l.meters.take(k.GetPolicyName(), nanos(ev.GetTime()), time.Now())
 		l.meters.show(k.GetPolicyName(), k.GetFunctionName())
