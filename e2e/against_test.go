@@ -56,6 +56,7 @@ var notOfTetragon = map[string]string{
 	"loss-gap":                      noRing,
 	"counts-many":                   noBurst,
 	"attempts-monitor":              noKills,
+	"hard-databases":                noKills,
 	"naming-unenforceable":          noBytes,
 	"defend-handed":                 noHeld,
 	"defend-reach":                  noHeld,

@@ -66,37 +66,57 @@ func policiesIn(pins string) []string {
 }
 
 func sabotage(policy, how string) error {
-	hook := filepath.Join(policy, "link_enforce_socket")
+	hooks := []string{"link_enforce_socket"}
 	if modifiesReturns() {
-		hook = filepath.Join(policy, "link_enforce_create")
+		hooks = []string{"link_enforce_kill", "link_enforce_create"}
 		if how == "detach" {
 			how = "unpin" // such a hook knows no other way
 		}
 	}
-	l, err := link.LoadPinnedLink(hook, nil)
-	if err != nil {
-		return err
-	}
-	info, err := l.Info()
-	if err != nil {
-		return errors.Join(err, l.Close())
+	var ids []link.ID
+	for _, hook := range hooks {
+		l, err := link.LoadPinnedLink(filepath.Join(policy, hook), nil)
+		if err != nil {
+			return err
+		}
+		info, err := l.Info()
+		if err == nil && how == "detach" {
+			err = l.Detach()
+		}
+		if err := errors.Join(err, l.Close()); err != nil {
+			return err
+		}
+		ids = append(ids, info.ID)
 	}
 	switch how {
 	case "detach":
-		return errors.Join(l.Detach(), l.Close())
+		return nil
 	case "unpin":
-		err = os.Remove(hook)
+		for _, hook := range hooks {
+			if err := os.Remove(filepath.Join(policy, hook)); err != nil {
+				return err
+			}
+		}
 	case "remove":
-		err = os.RemoveAll(policy)
+		if err := os.RemoveAll(policy); err != nil {
+			return err
+		}
 	default:
-		err = fmt.Errorf("there is no sabotage %q", how)
+		return fmt.Errorf("there is no sabotage %q", how)
 	}
-	if err := errors.Join(err, l.Close()); err != nil {
-		return err
+	for _, id := range ids {
+		if err := awaitGone(id); err != nil {
+			return err
+		}
 	}
-	// The kernel takes its time with what nobody refers to any more.
+	return nil
+}
+
+// awaitGone waits for the end of a link: the kernel takes its time with what
+// nobody refers to any more.
+func awaitGone(id link.ID) error {
 	for range 2000 {
-		l, err := link.NewFromID(info.ID)
+		l, err := link.NewFromID(id)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}

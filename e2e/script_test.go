@@ -79,9 +79,9 @@ func (s *script) end() {
 	for _, cmd := range s.running {
 		cmd.Wait()
 	}
-	release := exec.Command(filepath.Join(built, "profile"), "--db", s.env.Getenv("DB"), "release", "--yes")
-	if _, err := os.Stat(s.env.Getenv("DB")); err == nil {
-		release.Run()
+	dbs, _ := filepath.Glob(filepath.Join(s.env.WorkDir, "*.db"))
+	for _, db := range dbs {
+		exec.Command(filepath.Join(built, "profile"), "--db", db, "release", "--yes").Run()
 	}
 	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(s.env.WorkDir))
 	for _, m := range mounts {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
@@ -276,16 +275,9 @@ func (a *applier) lastKills(ctx context.Context) ([]store.Kill, error) {
 		return nil, err
 	}
 	old, _, err := readKills(a.Agent, policies, *a.old)
-	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) || a.refusesFirst() {
+	if err != nil || a.old.Stage != a.gen.Stage || !contains(a.old.Cgroup, a.gen.Cgroup) {
 		return old, err
 	}
 	both, _, err := readKills(a.Agent, policies, a.gen)
 	return lowerKills(old, both), err
-}
-
-// refusesFirst reports whether the old generation counts nothing any more. Of
-// fmod_ret programs the one attached last runs first, and where it refuses the
-// others do not run.
-func (a *applier) refusesFirst() bool {
-	return a.gen.Stage == store.StageEnforce && strings.HasPrefix(a.Agent.Hook, "fmod_ret/")
 }

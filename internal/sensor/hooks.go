@@ -41,7 +41,7 @@ func createHooks() hooks {
 	return hooks{
 		name:     hookCreate,
 		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP, unix.AF_SMC},
-		observe:  []string{"observe_create"}, enforce: []string{"enforce_create"}, kill: true,
+		observe:  []string{"observe_create"}, enforce: []string{"enforce_kill", "enforce_create"}, kill: true,
 		uses: map[string]ebpf.AttachType{
 			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone,
 			"observe_send": ebpf.AttachNone, "observe_receive": ebpf.AttachNone},

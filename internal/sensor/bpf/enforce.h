@@ -142,6 +142,20 @@ static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
 	return verdict;
 }
 
+/* The mode in which the policy acts on the current process, if it does. */
+static __always_inline __u32 acting(__u32 *index)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct scope *scope;
+	__u32 n = slot;
+
+	if (judge(task, index) != MATCH_YES || !in_scope(task) ||
+		(host_only && !in_host_pidns(task)))
+		return MODE_NONE;
+	scope = bpf_map_lookup_elem(&scopes, &n);
+	return scope ? scope->mode : MODE_NONE;
+}
+
 /*
  * Whether the current process may not open a socket of the family. If so it is
  * killed, or in the monitor stage counted. A socket that another hook has
@@ -149,19 +163,13 @@ static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
  */
 static __always_inline bool refuse(bool counted)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 n = slot, index = 0;
-	struct scope *scope;
+	__u32 index = 0, mode = acting(&index);
 	struct tally *t;
 
-	if (judge(task, &index) != MATCH_YES || !in_scope(task) ||
-		(host_only && !in_host_pidns(task)))
+	t = mode ? bpf_map_lookup_elem(&tallies, &index) : NULL;
+	if (!t)
 		return false;
-	scope = bpf_map_lookup_elem(&scopes, &n);
-	t = bpf_map_lookup_elem(&tallies, &index);
-	if (!scope || !t)
-		return false;
-	if (scope->mode != MODE_ENFORCE) {
+	if (mode != MODE_ENFORCE) {
 		if (!counted) {
 			__sync_fetch_and_add(&t->would, 1);
 			t->last_would = bpf_ktime_get_boot_ns();
@@ -184,11 +192,26 @@ int enforce_socket(struct bpf_sock *sk)
 	return !(wants(sk->family) && refuse(sk->type == SOCK_RAW && wants(AF_PACKET)));
 }
 
-/* The same for every family: see observe_create. */
+/*
+ * The same for every family: see observe_create. Of fmod_ret programs the one
+ * attached last runs first, and where it refuses the others do not run: another
+ * database's policy would count nothing. So what kills and counts is fentry,
+ * of which all run, before any of fmod_ret.
+ */
+SEC("fentry/security_socket_create")
+int BPF_PROG(enforce_kill, int family, int type, int protocol, int kern)
+{
+	if (!kern && wants(family))
+		refuse(false);
+	return 0;
+}
+
 SEC("fmod_ret/security_socket_create")
 int BPF_PROG(enforce_create, int family, int type, int protocol, int kern, int ret)
 {
-	if (ret || kern || !wants(family) || !refuse(false))
+	__u32 index;
+
+	if (ret || kern || !wants(family) || acting(&index) != MODE_ENFORCE)
 		return ret;
 	return -EPERM;
 }

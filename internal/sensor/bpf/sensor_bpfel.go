@@ -199,6 +199,7 @@ const (
 	SensorProgEnforceCreate   = "enforce_create"
 	SensorProgEnforceExec     = "enforce_exec"
 	SensorProgEnforceFork     = "enforce_fork"
+	SensorProgEnforceKill     = "enforce_kill"
 	SensorProgEnforceRaw      = "enforce_raw"
 	SensorProgEnforceSocket   = "enforce_socket"
 	SensorProgEnforceVsock    = "enforce_vsock"
@@ -294,6 +295,7 @@ type SensorProgramSpecs struct {
 	EnforceCreate   *ebpf.ProgramSpec `ebpf:"enforce_create"`
 	EnforceExec     *ebpf.ProgramSpec `ebpf:"enforce_exec"`
 	EnforceFork     *ebpf.ProgramSpec `ebpf:"enforce_fork"`
+	EnforceKill     *ebpf.ProgramSpec `ebpf:"enforce_kill"`
 	EnforceRaw      *ebpf.ProgramSpec `ebpf:"enforce_raw"`
 	EnforceSocket   *ebpf.ProgramSpec `ebpf:"enforce_socket"`
 	EnforceVsock    *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
@@ -454,6 +456,7 @@ type SensorPrograms struct {
 	EnforceCreate   *ebpf.Program `ebpf:"enforce_create"`
 	EnforceExec     *ebpf.Program `ebpf:"enforce_exec"`
 	EnforceFork     *ebpf.Program `ebpf:"enforce_fork"`
+	EnforceKill     *ebpf.Program `ebpf:"enforce_kill"`
 	EnforceRaw      *ebpf.Program `ebpf:"enforce_raw"`
 	EnforceSocket   *ebpf.Program `ebpf:"enforce_socket"`
 	EnforceVsock    *ebpf.Program `ebpf:"enforce_vsock"`
@@ -490,6 +493,7 @@ func (p *SensorPrograms) Close() error {
 		p.EnforceCreate,
 		p.EnforceExec,
 		p.EnforceFork,
+		p.EnforceKill,
 		p.EnforceRaw,
 		p.EnforceSocket,
 		p.EnforceVsock,
