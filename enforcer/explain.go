@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -104,8 +105,10 @@ func (x *explainer) explain(ctx context.Context, path string, found []string) ([
 
 // what tells what the executable is, of the file that is there now.
 func (x *explainer) what(ctx context.Context, path string, keys [][]store.Evidence, found []string) (Chapter, error) {
-	text, _ := printable(path)
-	told := Chapter{Title: text, Lines: slices.Clone(found)}
+	told := Chapter{Title: path, Lines: slices.Clone(found)}
+	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
+		told.Title = quoted
+	}
 	say := func(format string, args ...any) { told.Lines = append(told.Lines, fmt.Sprintf(format, args...)) }
 	now, err := identify(path)
 	onHost := slices.ContainsFunc(keys, func(rows []store.Evidence) bool { return rows[0].Key.Scope == store.HostScope })
