@@ -61,7 +61,9 @@ func TestFilesOfAnotherHostAreThoseThatWereLearned(t *testing.T) {
 	quiet := s.learned("quiet", of(oldFile, 1, 2, runs(3)))
 	listed := s.learned("listed", of(oldFile, 1, 2, store.Tally{Seen: 1}))
 	s.loaded(store.StageEnforce, listed).Files = map[string]store.FileID{listed: oldFile}
-	plan := s.mustPlan(listed, quiet)
+	here := program(t, s.dir, "here")
+	s.o.Include = []string{here}
+	plan := s.mustPlan(here, listed, quiet)
 	if diff := cmp.Diff(map[string]store.FileID{listed: oldFile, quiet: oldFile}, plan.Files); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}

@@ -56,6 +56,8 @@ func TestWhatNobodyWantedIsNotHeldForItsName(t *testing.T) {
 	if plan := s.mustPlan(); len(plan.Held) > 0 {
 		t.Errorf("held %v: --only leaves it out", plan.Held)
 	}
+	s.o.Include = []string{file}
+	mustHold(t, s.mustPlan(), file, "not UTF-8")
 }
 
 // In a wider cgroup listings are judged anew; one that was never learned cannot
@@ -145,9 +147,41 @@ func TestAPlaceIsNamedOnce(t *testing.T) {
 func TestOfManyNamesAFewAreTold(t *testing.T) {
 	s := newScene(t)
 	tally := runs(1)
-	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+	for _, name := range []string{"a", "b", "c", "d"} {
+		tally.Entries = append(tally.Entries, store.Entry{Name: "/usr/bin/" + name, Runs: 1})
+	}
+	few := s.learned("few", tally)
+	if got := why(t, s.mustPlan(), few); !strings.HasSuffix(got, "several names: a, b, c, d") {
+		t.Errorf("held: %s", got)
+	}
+	for _, name := range []string{"e", "f"} {
 		tally.Entries = append(tally.Entries, store.Entry{Name: "/usr/bin/" + name, Runs: 1})
 	}
 	file := s.learned("multi", tally)
 	mustHold(t, s.mustPlan(), file, "several names: a, b, c, d and 2 more")
+}
+
+func TestEvidenceOfASessionThatIsNotRecordedMakesNoPlan(t *testing.T) {
+	s := newScene(t)
+	s.rows = append(s.rows, keyed("host", program(t, s.dir, "tool"), row("ghost", runs(3))))
+	if plan, err := s.plan(); err == nil || !strings.Contains(err.Error(), `"ghost"`) {
+		t.Errorf("plan %+v, error %v; want one that names the session", plan, err)
+	}
+}
+
+// Whatever has become of it, a listing stays where a wider cgroup is enforced on
+// purpose.
+func TestAListingStaysInAWiderCgroupThatIsMeant(t *testing.T) {
+	s := newScene(t)
+	file := s.learned("tool", store.Tally{Seen: 1})
+	s.loaded(store.StageEnforce, file).Cgroup = "/a"
+	if _, err := s.plan(); err == nil {
+		t.Error("no error, and it would not be listed any more")
+	}
+	s.o.Wider = true
+	s.mustPlan(file)
+	s.o.Wider, s.o.Cgroup = false, "/b/../a/"
+	if plan := s.mustPlan(file); plan.Cgroup != "/a" {
+		t.Errorf("cgroup %s", plan.Cgroup)
+	}
 }

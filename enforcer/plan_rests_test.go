@@ -16,7 +16,7 @@ import (
 // nobody watched for it.
 func TestAListingThatNothingLearnedCoversKeepsItsFamilies(t *testing.T) {
 	s := newScene(t)
-	s.sessions[0].Cgroup = "/other"
+	s.sessions[0].Cgroup, s.sessions[0].Families = "/other", []string{"inet6"}
 	file := s.learned("tool", runs(3))
 	s.loaded(store.StageEnforce, file).Families = []string{"inet"}
 	plan := s.mustPlan(file)

@@ -32,6 +32,9 @@ func TestWhenItWasSeenIsToldOverAllSessionsThatCount(t *testing.T) {
 			t.Errorf("seen from %v to %v", v.FirstSeen, v.LastSeen)
 		}
 	}
+	if v := mustJudge(t, sessions, Thresholds{Since: at(15)}, early, late); !v.FirstSeen.Equal(at(11)) {
+		t.Errorf("seen first at %v, in a session that is left out", v.FirstSeen)
+	}
 	// Where no session counts, when it was seen at all.
 	if v := mustJudge(t, sessions, Thresholds{Since: at(30)}, early, late); !v.FirstSeen.Equal(at(1)) || !v.LastSeen.Equal(at(12)) || v.Seen > 0 {
 		t.Errorf("seen from %v to %v in %d runs, none of which count", v.FirstSeen, v.LastSeen, v.Seen)
@@ -47,9 +50,10 @@ func TestWhatWouldChangeSeveralReasonsIsToldOnce(t *testing.T) {
 }
 
 func TestAGapOfUnknownSizeIsAtLeastWhatIsKnownWhereverItStands(t *testing.T) {
-	for _, gaps := range [][]store.Gap{{lost, lostAny}, {lostAny, lost}} {
+	again := store.Gap{From: at(4), To: at(5), Cause: lost.Cause}
+	for _, gaps := range [][]store.Gap{{lost, lostAny}, {lostAny, lost}, {lostAny, lost, again}} {
 		v := mustJudge(t, []store.Session{withGap(watched("a", 0, 10), gaps...)}, Thresholds{}, row("a", runs(1)))
-		if len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0], "gap: at least 12 observations") {
+		if len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0], "gap: at least 12 observations") || strings.Count(v.Reasons[0], lost.Cause) != 1 {
 			t.Errorf("reasons %q", v.Reasons)
 		}
 	}
@@ -131,5 +135,21 @@ func TestAGapThatIsNotAcceptedIsTheOnlyReason(t *testing.T) {
 	v := mustJudge(t, []store.Session{withGap(watched("a", 0, 10), lost)}, Thresholds{}, row("a", touched(runs(2))))
 	if v.Kind != Unproven || len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0], "gap: ") {
 		t.Errorf("%s: %q", v.Kind, v.Reasons)
+	}
+}
+
+// A reason that holds for several files is one, and a file that is the same on
+// several machines too.
+func TestWhatHoldsForSeveralFilesIsToldOnce(t *testing.T) {
+	a, b := watched("a", 0, 10), watched("b", 10, 20)
+	v := mustJudge(t, []store.Session{a}, Thresholds{},
+		row("a", of(oldFile, 1, 3.5, store.Tally{Seen: 1}), of(newFile, 3, 4, store.Tally{Seen: 1})))
+	if diff := cmp.Diff([]string{"no complete run (needs 1)"}, v.Reasons); diff != "" {
+		t.Errorf("reasons (-want +got):\n%s", diff)
+	}
+	a.Machine, b.Machine = "m", "n"
+	v = mustJudge(t, []store.Session{a, b}, Thresholds{}, row("a", of(newFile, 1, 2, runs(1))), row("b", of(newFile, 11, 12, runs(1))))
+	if diff := cmp.Diff([]store.FileID{newFile}, v.Files); diff != "" || v.Complete != 2 {
+		t.Errorf("%d runs of the files (-want +got):\n%s", v.Complete, diff)
 	}
 }
