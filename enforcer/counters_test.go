@@ -1,11 +1,14 @@
 package enforcer
 
 import (
+	"context"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"pgregory.net/rapid"
 
 	"profile/internal/tetragon"
@@ -111,5 +114,55 @@ func TestEachPolicyHasItsOwnCounter(t *testing.T) {
 		{Policy: "q", Instance: "b policy 5", Count: 1, Before: 5, Anew: true},
 	}, g.Counters); diff != "" {
 		t.Errorf("counters (-want +got):\n%s", diff)
+	}
+}
+
+// overtaken is an agent that lists one policy, after something has happened.
+type overtaken struct {
+	api.FineGuidanceSensorsClient
+	before func() uint64 // gives the count
+}
+
+func (l overtaken) ListTracingPolicies(context.Context, *api.ListTracingPoliciesRequest, ...grpc.CallOption) (*api.ListTracingPoliciesResponse, error) {
+	return &api.ListTracingPoliciesResponse{Policies: []*api.TracingPolicyStatus{{Name: tetragon.EnforcePrefix + "x-g1",
+		Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Signal: l.before()}}}}}, nil
+}
+
+// What an agent said before another command asked it is lower than what that
+// has recorded, and no restart.
+func TestAnAnswerThatAnotherHasOvertakenIsNotRecorded(t *testing.T) {
+	s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(count uint64) {
+		t.Helper()
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			return tx.PutGeneration(&store.Generation{N: 1, State: store.StateLoaded, Stage: store.StageEnforce, Tried: at(1),
+				Policies: []string{tetragon.EnforcePrefix + "x-g1"}, Paths: []string{"/usr/bin/curl"},
+				Counters: []store.Counter{{Policy: tetragon.EnforcePrefix + "x-g1", Count: count}}, Kills: []store.Kill{{Kills: count - 1}}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(3)
+	asked := 0
+	agent := &tetragon.Agent{Name: "tetragon", Address: "node:1", Client: overtaken{before: func() uint64 {
+		if asked++; asked == 1 {
+			record(8) // another command is given a later answer
+			return 5
+		}
+		return 9
+	}}}
+	if err := CountKills(t.Context(), agent, s); err != nil {
+		t.Fatal(err)
+	}
+	g, err := InForce(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked != 2 || len(g.Kills) != 1 || g.Kills[0].Kills != 8 || g.Counters[0].Count != 9 || g.Counters[0].Anew {
+		t.Errorf("asked %d times, and recorded are %+v, %+v; want 8 kills, of the second answer", asked, g.Kills, g.Counters)
 	}
 }
