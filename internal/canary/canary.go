@@ -31,8 +31,23 @@ type Canary struct {
 
 // Install writes the program as an executable file dir/name, taking the place
 // of one that is there in one step. It refuses a directory mounted noexec, and
-// a path that no policy could name.
+// a path that no policy could name. A directory of Dir's that is gone is made
+// again: another command that is done with it removes it, once it is empty.
 func Install(dir, name string) (*Canary, error) {
+	for tries := 0; ; tries++ {
+		c, err := installIn(dir, name)
+		if !errors.Is(err, fs.ErrNotExist) || !isDir(dir) || tries == maxTries {
+			return c, err
+		}
+		if _, err := private(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("install canary: %w", err)
+		}
+	}
+}
+
+const maxTries = 10
+
+func installIn(dir, name string) (*Canary, error) {
 	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
 		return nil, fmt.Errorf("install canary: %q is not a file name", name)
 	}

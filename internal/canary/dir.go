@@ -36,6 +36,12 @@ func candidates(dbPath, run, temp string) ([]string, error) {
 	return []string{db + ".canary", filepath.Join(run, name), filepath.Join(temp, "profile-"+name)}, nil
 }
 
+// isDir reports whether a path is named as Dir names them.
+func isDir(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasSuffix(name, ".canary") || strings.HasPrefix(name, "canary-") || strings.HasPrefix(name, "profile-canary-")
+}
+
 func dir(dbPath, run, temp string) (string, error) {
 	paths, err := candidates(dbPath, run, temp)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestDirIsBesideTheDatabase(t *testing.T) {
@@ -199,4 +200,39 @@ func TestClearLeavesWhatAnotherUserOwns(t *testing.T) {
 		t.Fatal(err)
 	}
 	cleared()
+}
+
+// Whoever is done with a directory removes it, and another may just have asked
+// for it.
+func TestInstallWhereTheDirectoryIsRemovedMeanwhile(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "profile.db")
+	dir, err := Dir(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				os.Remove(dir)
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	for range 500 {
+		c, err := Install(dir, "bird")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Install(filepath.Join(t.TempDir(), "none", "profile.db.canary"), "bird"); err == nil {
+		t.Error("installed where there is no directory to make one in")
+	}
 }
