@@ -65,9 +65,10 @@ const statusWithin = 10 * time.Second
 func GetStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status, error) {
 	deadline := time.Now().Add(statusWithin)
 	for {
+		changing := s.Changing() // what ends while it is looked at was seen half
 		status, err := getStatus(ctx, a, s)
 		var drift *DriftError
-		if !errors.As(err, &drift) || !s.Changing() {
+		if !errors.As(err, &drift) || !changing && !s.Changing() {
 			return status, err
 		}
 		if time.Now().After(deadline) {
