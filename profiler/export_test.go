@@ -9,4 +9,5 @@ func (o *Options) Hurry() { o.pace = pace{least: time.Millisecond, most: time.Mi
 const (
 	MaxNarrowed = maxNarrowed
 	PollEvery   = pollEvery
+	CanaryEvery = canaryEvery
 )
