@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -73,7 +74,7 @@ func sabotage(policy, how string) error {
 			how = "unpin" // such a hook knows no other way
 		}
 	}
-	var ids []link.ID
+	var programs []ebpf.ProgramID
 	for _, hook := range hooks {
 		l, err := link.LoadPinnedLink(filepath.Join(policy, hook), nil)
 		if err != nil {
@@ -86,7 +87,7 @@ func sabotage(policy, how string) error {
 		if err := errors.Join(err, l.Close()); err != nil {
 			return err
 		}
-		ids = append(ids, info.ID)
+		programs = append(programs, info.Program)
 	}
 	switch how {
 	case "detach":
@@ -104,7 +105,7 @@ func sabotage(policy, how string) error {
 	default:
 		return fmt.Errorf("there is no sabotage %q", how)
 	}
-	for _, id := range ids {
+	for _, id := range programs {
 		if err := awaitGone(id); err != nil {
 			return err
 		}
@@ -112,16 +113,16 @@ func sabotage(policy, how string) error {
 	return nil
 }
 
-// awaitGone waits for the end of a link: the kernel takes its time with what
-// nobody refers to any more.
-func awaitGone(id link.ID) error {
+// awaitGone waits for the end of a hook: the kernel takes its time with what
+// nobody refers to any more. Its program goes last, when it has been detached.
+func awaitGone(id ebpf.ProgramID) error {
 	for range 2000 {
-		l, err := link.NewFromID(id)
+		p, err := ebpf.NewProgramFromID(id)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		if err == nil {
-			l.Close()
+			p.Close()
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
