@@ -14,8 +14,8 @@ import (
 )
 
 // Lock is held by the one learning session that writes to a database, or by the
-// one command that watches, listens, or changes what is in force. The kernel drops it when the process
-// ends, however it ends.
+// one command that watches, listens, or changes what is in force. The kernel
+// drops it when the process ends, however it ends.
 type Lock struct{ flock *flock.Flock }
 
 // HeldError tells who holds the lock of a database. PID is 0 and Since zero
@@ -58,7 +58,8 @@ func (s *Store) LockListen() (*Lock, error) { return s.lock(".listen", "another 
 
 // LockForce takes the lock of the one command that changes what is in force: the
 // file with ".force" added. It waits for another until ctx ends; then the error
-// is a *HeldError.
+// is a *HeldError. On a full disk it is had all the same, without a word of who
+// has it.
 func (s *Store) LockForce(ctx context.Context) (*Lock, error) {
 	for {
 		lock, err := s.lock(forceSuffix, "another command that changes what is in force")
@@ -98,7 +99,7 @@ func (s *Store) lock(suffix, by string) (*Lock, error) {
 	for range lockAttempts {
 		ok, err := lock.TryLock()
 		if err == nil && ok {
-			if err = writeHolder(name); err == nil {
+			if err = writeHolder(name); err == nil || suffix == forceSuffix {
 				return &Lock{lock}, nil
 			}
 			lock.Unlock()
