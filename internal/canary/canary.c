@@ -95,8 +95,8 @@ struct address {
 	unsigned short family;
 	unsigned char port[2], ip[4], zero[8];
 };
-static const struct address any_port = { AF_INET, { 0, 0 }, { 127, 0, 0, 1 }, { 0 } };
-static const struct address discard = { AF_INET, { 0, 9 }, { 127, 0, 0, 1 }, { 0 } };
+static const struct address any_port = {AF_INET, {0, 0}, {127, 0, 0, 1}, {0}};
+static const struct address discard = {AF_INET, {0, 9}, {127, 0, 0, 1}, {0}};
 
 _Noreturn void canary(void)
 {
