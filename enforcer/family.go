@@ -24,15 +24,17 @@ func familyOf(file string) (family, bool) {
 	if !path.IsAbs(file) {
 		return family{}, false
 	}
+	if strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/") {
+		if !strings.Contains(file, ".") {
+			return family{}, false
+		}
+		return ofNames(file, systems, nil)
+	}
 	if f, ok := layoutOf(file); ok {
 		return f, true
 	}
-	ofSystem := strings.HasPrefix(file, "/usr/") && !strings.HasPrefix(file, "/usr/local/")
-	if !strings.Contains(file, ".") && (ofSystem || !hasLongName(file)) {
+	if !strings.Contains(file, ".") && !hasLongName(file) {
 		return family{}, false
-	}
-	if ofSystem {
-		return ofNames(file, systems, nil)
 	}
 	return ofNames(file, directories, programs)
 }
