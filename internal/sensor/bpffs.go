@@ -81,10 +81,11 @@ func mountOwn() error {
 	return nil
 }
 
-// checkLasting refuses a bpffs that is not the one that process 1 has at the
-// same place. What is in force in one that a container or a unit has for itself
-// is seen by no command outside, and ends with its mount namespace, silently.
-// For what ends with its process, as learning does, any will do.
+// checkLasting refuses a bpffs that process 1 does not have, at whatever place:
+// another root shows it elsewhere. What is in force in one that a container or a
+// unit has for itself is seen by no command outside, and ends with its mount
+// namespace, silently. Where it cannot be known what process 1 has, nothing is
+// refused. For what ends with its process, as learning does, any will do.
 func checkLasting(mountPoint string) error {
 	path, err := filepath.EvalSymlinks(mountPoint)
 	if err != nil {
@@ -95,11 +96,16 @@ func checkLasting(mountPoint string) error {
 		return fmt.Errorf("look at the mount of %s: %w", mountPoint, err)
 	}
 	first, err := mountsOf(1)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("find out whether %s is a bpffs of the machine: %w", mountPoint, err)
 	}
-	here, there := bpffsAt(mine, path), bpffsAt(first, path)
-	if here == nil || there == nil || here.Major != there.Major || here.Minor != there.Minor || here.Root != there.Root {
+	here := bpffsAt(mine, path)
+	if here == nil || !slices.ContainsFunc(first, func(there *mountinfo.Info) bool {
+		return there.FSType == "bpf" && there.Major == here.Major && there.Minor == here.Minor
+	}) {
 		return fmt.Errorf("the bpffs at %s would be this mount namespace's alone, and what is in force would end with that, unseen from outside; "+
 			"outside of it %s (a container is given that with -v %s:%s)", mountPoint, mountYourself, systemBPFFS, systemBPFFS)
 	}
