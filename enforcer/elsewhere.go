@@ -12,12 +12,10 @@ import (
 // Orphaned lists, by name, what an agent has in force for the database of a
 // path. It is to be asked where there is no database any more.
 func Orphaned(ctx context.Context, a *tetragon.Agent, path string) ([]string, error) {
-	policies, err := a.Policies(ctx, tetragon.EnforcePrefix)
+	policies, err := a.Policies(ctx, prefixFor(path))
 	var names []string
 	for _, st := range policies {
-		if strings.HasPrefix(st.GetName(), prefixFor(path)) {
-			names = append(names, st.GetName())
-		}
+		names = append(names, st.GetName())
 	}
 	return names, err
 }

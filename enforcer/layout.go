@@ -46,7 +46,7 @@ var layouts = []layout{
 	{"archive-v*", form(`^(/.*/archive-v[0-9]+)/[^/]+(/.*)$`), "$1/*$2", "uv has a directory for each set of packages"},
 	{"install", form(`^(/.*/_bazel_[^/]+/install)/[0-9a-f]{32}(/.*)$`), "$1/*$2", "Bazel has a directory for each of its versions"},
 	{"target", form(`^(/.*/target/(?:.*/)?(?:build|deps)/[^/]+)-[0-9a-f]{16}(/.*)?$`), "$1-*$2", buildName},
-	// What unpacks itself, or is built, at each start.
+	// What unpacks itself at each start.
 	{"_MEI*", form(`^(/.*)?/_MEI[A-Za-z0-9_]{6}(/.*)$`), "$1/_MEI*$2", unpackedAtStart},
 	{"onefile_*", form(`^(/.*)?/onefile_[0-9]+_[0-9_]+(/.*)$`), "$1/onefile_*$2", unpackedAtStart},
 	// Of a container, as one sees it from outside of it.

@@ -41,18 +41,6 @@ func TestAPlanOfNothingNeedsNoFamily(t *testing.T) {
 	}
 }
 
-// A session that covers less than what is enforced limits nothing.
-func TestANarrowerSessionLimitsNoFamilies(t *testing.T) {
-	s := newScene(t)
-	narrow := watched("b", 10, 20)
-	narrow.Cgroup, narrow.Families = "/a", []string{"inet"}
-	s.sessions = append(s.sessions, narrow)
-	file := s.learned("tool", runs(3))
-	if diff := cmp.Diff(s.sessions[0].Families, s.mustPlan(file).Families); diff != "" {
-		t.Errorf("families (-want +got):\n%s", diff)
-	}
-}
-
 // Of another host, a file is known by what was learned there, and one of the
 // same path here says nothing.
 func TestFilesOfAnotherHostAreThoseThatWereLearned(t *testing.T) {

@@ -28,15 +28,24 @@ func TestAListingThatNothingLearnedCoversKeepsItsFamilies(t *testing.T) {
 	}
 }
 
-// A session that proves nothing takes nothing from a plan.
-func TestASessionWithoutAWindowLimitsNoFamilies(t *testing.T) {
-	s := newScene(t)
-	without := watched("b", 10, 20)
-	without.Windows, without.Families = nil, []string{"inet"}
-	s.sessions = append(s.sessions, without)
-	file := s.learned("tool", runs(3))
-	if diff := cmp.Diff(s.sessions[0].Families, s.mustPlan(file).Families); diff != "" {
-		t.Errorf("families (-want +got):\n%s", diff)
+// A session that proves nothing, or covers less than what is enforced, takes
+// nothing from a plan.
+func TestSessionsThatThePlanDoesNotRestOnLimitNoFamilies(t *testing.T) {
+	for name, change := range map[string]func(*store.Session){
+		"without a window": func(s *store.Session) { s.Windows = nil },
+		"narrower":         func(s *store.Session) { s.Cgroup = "/a" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			other := watched("b", 10, 20)
+			other.Families = []string{"inet"}
+			change(&other)
+			s.sessions = append(s.sessions, other)
+			file := s.learned("tool", runs(3))
+			if diff := cmp.Diff(s.sessions[0].Families, s.mustPlan(file).Families); diff != "" {
+				t.Errorf("families (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

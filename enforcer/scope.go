@@ -9,6 +9,9 @@ import (
 
 // tellScope names the scope of a container.
 func tellScope(scope string) string {
+	if scope == store.OtherContainers {
+		return "containers beyond those that are kept apart"
+	}
 	text, _ := printable(scope)
 	sort, name, _ := strings.Cut(text, ":")
 	switch sort {
@@ -18,9 +21,6 @@ func tellScope(scope string) string {
 		return "container without a name (pid namespace " + name + ")"
 	case "container":
 		text = name
-	}
-	if text == "others" {
-		return "containers beyond those that are kept apart"
 	}
 	return "container " + text
 }

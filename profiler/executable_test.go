@@ -241,7 +241,7 @@ func TestContainersThatComeAndGoAreOneScopeInTheEnd(t *testing.T) {
 	if len(seen) != maxNumbers+1 {
 		t.Errorf("%d scopes, want %d and that of the others", len(seen), maxNumbers)
 	}
-	others, third := seen[otherContainers], seen["container:"+fmt.Sprintf("%031x", 3)]
+	others, third := seen[store.OtherContainers], seen["container:"+fmt.Sprintf("%031x", 3)]
 	if others.Seen != 20 || others.Complete != 20 || len(others.Network) != 1 || others.Network[0].Runs != 19 {
 		t.Errorf("the others: %+v, want 20 runs, 19 with a socket", others)
 	}

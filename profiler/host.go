@@ -94,9 +94,9 @@ type running struct {
 
 // running gives the processes of this pid namespace that have an executable.
 func (host) running() ([]running, error) {
-	space, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return nil, err
+	own := host{}.pidNamespace(uint32(os.Getpid()))
+	if own == 0 {
+		return nil, errors.New("the pid namespace of this process cannot be told")
 	}
 	procs, err := procfs.AllProcs()
 	if err != nil {
@@ -113,7 +113,7 @@ func (host) running() ([]running, error) {
 		if err != nil || path == "" {
 			continue // a kernel thread, or gone
 		}
-		if other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", proc.PID)); err != nil || other != space {
+		if (host{}).pidNamespace(uint32(proc.PID)) != own {
 			continue
 		}
 		if stat, err := proc.Stat(); err == nil && stat.State != "Z" {

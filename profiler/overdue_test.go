@@ -32,10 +32,7 @@ func TestACanaryThatDoesNotComeBackEndsTheWindow(t *testing.T) {
 	}
 	s := newStore(t)
 	o := options(t, fake.Local(t), s, group)
-	tool := t.TempDir() + "/tool"
-	if out, err := exec.Command("cp", "/bin/sleep", tool).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	tool := copied(t, "/bin/sleep")
 	o.Only = []string{tool}
 	l := start(t, o)
 	goesOn := exec.Command(tool, "600")

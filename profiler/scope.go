@@ -23,8 +23,6 @@ const (
 	maxNumbers = 128 // of scopes that are an ID or a number
 )
 
-const otherContainers = "container:others"
-
 // firstPIDNamespace is the inode number of the first pid namespace, in every
 // kernel.
 const firstPIDNamespace = 0xEFFFFFFC
@@ -77,7 +75,7 @@ func (f *Fold) scopeOf(c container) string {
 	}
 	number := c.image == "" && c.workload == ""
 	if len(f.scopes) >= maxScopes || number && f.numbers >= maxNumbers {
-		return otherContainers
+		return store.OtherContainers
 	}
 	if number {
 		f.numbers++

@@ -32,6 +32,16 @@ func needKernel(t *testing.T) {
 	}
 }
 
+// copied gives a program a path that nothing else runs.
+func copied(t *testing.T, program string) string {
+	t.Helper()
+	own := t.TempDir() + "/tool"
+	if out, err := exec.Command("cp", program, own).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return own
+}
+
 // startSensor serves the embedded sensor for one test.
 func startSensor(t *testing.T) *tetragon.Agent {
 	t.Helper()

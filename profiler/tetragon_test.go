@@ -182,14 +182,7 @@ func TestLearnFromATetragonOfThisHost(t *testing.T) {
 	}
 	s := newStore(t)
 	o := options(t, fake.Local(t), s, group)
-	own := t.TempDir() + "/tool"
-	if out, err := exec.Command("cp", "/bin/true", own).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	idle := t.TempDir() + "/idle"
-	if out, err := exec.Command("cp", "/bin/sleep", idle).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	own, idle := copied(t, "/bin/true"), copied(t, "/bin/sleep")
 	before := exec.Command(idle, "600")
 	if err := before.Start(); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,10 @@ import "time"
 // HostScope is the scope of processes that no container is named for.
 const HostScope = "host"
 
+// OtherContainers is the scope of the containers beyond those that a session
+// keeps apart.
+const OtherContainers = "container:others"
+
 // Unresolved begins the path of a Key whose executable is not known: what
 // follows is the name as executed, which may be a symlink's or a script's. No
 // path begins so, and no policy can name it.

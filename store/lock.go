@@ -22,7 +22,7 @@ type Lock struct{ flock *flock.Flock }
 // where the holder has not said so.
 type HeldError struct {
 	Path  string // of the database
-	By    string // what holds it, such as "another learning session"
+	By    string // what holds it, such as ByLearner
 	PID   int
 	Since time.Time
 }
@@ -35,6 +35,9 @@ func (e *HeldError) Error() string {
 		e.Path, e.By, e.PID, e.Since.Format(time.RFC3339))
 }
 
+// ByLearner is what a HeldError says of the lock of a learning session.
+const ByLearner = "another learning session"
+
 // Attempts to lock, or else to read who holds the lock: its holder writes that
 // only once it has it.
 const (
@@ -46,7 +49,7 @@ const (
 // beside it with ".lock" added to its name, which holds the process and the
 // time. The error is a *HeldError if another session has it. Reading and
 // writing need no lock.
-func (s *Store) LockLearn() (*Lock, error) { return s.lock(".lock", "another learning session") }
+func (s *Store) LockLearn() (*Lock, error) { return s.lock(".lock", ByLearner) }
 
 // LockWatch takes the lock of the one command that keeps in force what is in
 // force: the file with ".watch" added. It is otherwise as LockLearn.

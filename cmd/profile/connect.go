@@ -137,12 +137,20 @@ var unfit = regexp.MustCompile(`[^A-Za-z0-9_]+`)
 // pinName names the directory of pins after the database: readable, and
 // another for each path. A bpffs takes no dots.
 func pinName(db string) string {
-	if resolved, err := filepath.EvalSymlinks(db); err == nil {
-		db = resolved
-	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(db)); err == nil {
-		db = filepath.Join(dir, filepath.Base(db)) // it is yet to be made
-	}
+	db = resolveDB(db)
 	sum := sha256.Sum256([]byte(db))
 	base := unfit.ReplaceAllString(filepath.Base(db), "_")
 	return fmt.Sprintf("%.40s-%x", base, sum[:6])
+}
+
+// resolveDB gives a database one name, whatever links lead to it, also where it
+// is yet to be made.
+func resolveDB(db string) string {
+	if resolved, err := filepath.EvalSymlinks(db); err == nil {
+		return resolved
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(db)); err == nil {
+		return filepath.Join(dir, filepath.Base(db))
+	}
+	return db
 }

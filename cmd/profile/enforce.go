@@ -218,14 +218,6 @@ func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
 	return plan, err
 }
 
-// printedName is the name of a policy that is printed, for a person to apply;
-// printedMost is how many bytes one may have. A cluster keeps no object of more
-// than 1.5 MiB, written in a way that takes somewhat more.
-const (
-	printedName = "profile-enforce"
-	printedMost = 1 << 20
-)
-
 // canAsk reports whether there is a person at a terminal.
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 

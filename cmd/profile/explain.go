@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
-	"strings"
 	"syscall"
 
 	"google.golang.org/grpc/codes"
@@ -50,10 +49,10 @@ func nextStep(err error) string {
 		return "The sensor needs a kernel built with CONFIG_DEBUG_INFO_BTF; with Tetragon on this machine, name its socket with --agent."
 	case errors.Is(err, cgroup.ErrNoCgroup2):
 		return "The sensor's socket hook is attached to a cgroup of version 2."
-	case errors.As(err, &held) && !strings.Contains(held.By, "learn"):
-		return "Wait for it to end."
-	case errors.As(err, &held):
+	case errors.As(err, &held) && held.By == store.ByLearner:
 		return "Wait for it to end, or learn into another database with --db."
+	case errors.As(err, &held):
+		return "Wait for it to end."
 	case errors.As(err, &coverage):
 		return "Say --cgroup to enforce where it was learned, learn more widely, or say --wider to do it on purpose."
 	case errors.As(err, &elsewhere):

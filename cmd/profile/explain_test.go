@@ -28,6 +28,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"no BTF", errNoBTF, "CONFIG_DEBUG_INFO_BTF"},
 		{"no cgroup2", fmt.Errorf("learn: %w", cgroup.ErrNoCgroup2), "cgroup of version 2"},
 		{"held", &store.HeldError{Path: "/db", PID: 7, Since: time.Unix(0, 0)}, "process 7"},
+		{"held by a learner", &store.HeldError{Path: "/db", By: store.ByLearner}, "another database with --db"},
 		{"too wide", &enforcer.CoverageError{Cgroup: "/", Learned: []string{"in cgroup /a"}}, "say --wider"},
 		{"no database", &store.MissingError{Path: "/db"}, "profile learn makes it"},
 		{"not a database", fmt.Errorf("open: %w", store.ErrNotDatabase), "or a file that does not exist yet"},

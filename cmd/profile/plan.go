@@ -43,6 +43,14 @@ func (e *enforcing) print(plan *enforcer.Plan) error {
 	return printPlan(plan)
 }
 
+// printedName is the name of a policy that is printed, for a person to apply;
+// printedMost is how many bytes one may have. A cluster keeps no object of more
+// than 1.5 MiB, written in a way that takes somewhat more.
+const (
+	printedName = "profile-enforce"
+	printedMost = 1 << 20
+)
+
 // printPolicies prints the policy of a plan, or several as one YAML document
 // each. An empty plan has none.
 func printPolicies(w io.Writer, plan *enforcer.Plan) error {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -146,9 +145,7 @@ func openOrphaned(c *cli.Context, path string, missing error) (*store.Store, *te
 	if err != nil {
 		return nil, nil, errors.Join(missing, err)
 	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(dir, filepath.Base(path))
-	}
+	path = resolveDB(path)
 	names, err := enforcer.Orphaned(c.Context, agent, path)
 	if err == nil && len(names) == 0 {
 		err = missing

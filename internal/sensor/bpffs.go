@@ -87,13 +87,9 @@ func mountOwn() error {
 // namespace, silently. Where it cannot be known what process 1 has, nothing is
 // refused. For what ends with its process, as learning does, any will do.
 func checkLasting(mountPoint string) error {
-	path, err := filepath.EvalSymlinks(mountPoint)
-	if err != nil {
-		return fmt.Errorf("look at the mount of %s: %w", mountPoint, err)
-	}
-	mine, err := mountinfo.GetMounts(nil)
-	if err != nil {
-		return fmt.Errorf("look at the mount of %s: %w", mountPoint, err)
+	var here unix.Stat_t
+	if err := unix.Stat(mountPoint, &here); err != nil {
+		return fmt.Errorf("look at the bpffs at %s: %w", mountPoint, err)
 	}
 	first, err := mountsOf(1)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
@@ -102,9 +98,8 @@ func checkLasting(mountPoint string) error {
 	if err != nil {
 		return fmt.Errorf("find out whether %s is a bpffs of the machine: %w", mountPoint, err)
 	}
-	here := bpffsAt(mine, path)
-	if here == nil || !slices.ContainsFunc(first, func(there *mountinfo.Info) bool {
-		return there.FSType == "bpf" && there.Major == here.Major && there.Minor == here.Minor
+	if !slices.ContainsFunc(first, func(there *mountinfo.Info) bool {
+		return there.FSType == "bpf" && unix.Mkdev(uint32(there.Major), uint32(there.Minor)) == here.Dev
 	}) {
 		return fmt.Errorf("the bpffs at %s would be this mount namespace's alone, and what is in force would end with that, unseen from outside; "+
 			"outside of it %s (a container is given that with -v %s:%s)", mountPoint, mountYourself, systemBPFFS, systemBPFFS)
@@ -119,16 +114,6 @@ func mountsOf(pid int) ([]*mountinfo.Info, error) {
 	}
 	defer f.Close()
 	return mountinfo.GetMountsFromReader(f, nil)
-}
-
-// bpffsAt is the bpffs that was mounted last at a place, nil if none is.
-func bpffsAt(mounts []*mountinfo.Info, mountPoint string) *mountinfo.Info {
-	for _, m := range slices.Backward(mounts) {
-		if m.FSType == "bpf" && m.Mountpoint == mountPoint {
-			return m
-		}
-	}
-	return nil
 }
 
 // unmountOwn unmounts a bpffs of our own in which nothing is left. The mount

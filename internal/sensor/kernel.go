@@ -141,7 +141,7 @@ func (m machine) Enforced() ([]Enforced, error) {
 // while: half a second in all, where most machines have nothing of the kind.
 const (
 	lookTimes = 5
-	lookAfter = 50 * time.Millisecond
+	lookPause = 50 * time.Millisecond
 )
 
 // all lists the policies that are pinned, and those that are where this process
@@ -149,7 +149,7 @@ const (
 func (m machine) all() (pinned, far []*enforcement, err error) {
 	before := map[ebpf.MapID]bool{}
 	for round := range lookTimes {
-		time.Sleep(lookAfter * time.Duration(round))
+		time.Sleep(lookPause * time.Duration(round))
 		pinned = nil
 		var found []ebpf.MapID
 		err = m.each(func(e *enforcement, _ *sharedMaps) error {

@@ -110,7 +110,7 @@ func atPort(address string) (pid int, err error) {
 }
 
 // listening names the sockets that listen at a port of TCP, as they are named
-// among the open files of a process.
+// among the open files of a process. What procfs has for it is deprecated.
 func listening(port string) (sockets []string, err error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
