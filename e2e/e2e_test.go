@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"profile/internal/cgroup"
 )
@@ -33,6 +35,10 @@ func run(m *testing.M) int {
 		}
 		fmt.Fprintln(os.Stderr, "SKIP: every test of e2e: they load eBPF programs, which takes root")
 		return 0
+	}
+	if signal.Ignored(unix.SIGHUP) {
+		// As by nohup: the programs would inherit that, and wait for it in vain.
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	}
 	// A machine without compilers is given the programs, which a run on another
 	// has built into a directory that was empty: see vm/run.sh.
