@@ -36,6 +36,7 @@ const (
 )
 
 var notOfTetragon = map[string]string{
+	"armed-cgroup":                  noCgroup,
 	"armed-together":                noCgroup,
 	"attempts-lapsed":               noCgroup,
 	"attempts-outside-are-evidence": noCgroup,

@@ -13,6 +13,7 @@ import (
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
 
+	"profile/internal/cgroup"
 	"profile/internal/cgroup/cgrouptest"
 	"profile/internal/tetragon"
 )
@@ -192,6 +193,51 @@ func TestDetachedBehindItsBackIsListedAsAnError(t *testing.T) {
 	}
 	if st.GetState() != tapi.TracingPolicyState_TP_STATE_ERROR || !strings.Contains(st.GetError(), "detached") {
 		t.Errorf("listed as %s, %q; want an error", st.GetState(), st.GetError())
+	}
+}
+
+// A unit that is restarted has its cgroup made anew, under another id. Where no
+// hook is attached to the cgroup, as with fmod_ret, nothing is detached by that.
+func TestCgroupThatIsMadeAnewIsListedAsAnError(t *testing.T) {
+	needKernel(t)
+	h, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cgroup = false
+	above := cgrouptest.Make(t)
+	dir := filepath.Join(above.Dir, "unit")
+	t.Cleanup(func() { os.Remove(dir) })
+	name := "profile-enforce-test"
+	a := serve(t, Config{Name: "sensor-test-anew", Node: "node", probe: func() (hooks, error) { return h, nil }})
+	state := func() (tapi.TracingPolicyState, string) {
+		st, err := a.Policy(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.GetState(), st.GetError()
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	load(t, a, enforcingPolicy(name, "enforce", cgroup.Group{Path: above.Path + "/unit"}, "/nowhere"))
+	if got, why := state(); got != tapi.TracingPolicyState_TP_STATE_ENABLED {
+		t.Fatalf("listed as %s, %q; want it enabled", got, why)
+	}
+	for _, step := range []struct {
+		what string
+		do   func(string) error
+		says string
+	}{
+		{"removed", os.Remove, "was removed"},
+		{"made anew", func(dir string) error { return os.Mkdir(dir, 0o755) }, "was made anew"},
+	} {
+		if err := step.do(dir); err != nil {
+			t.Fatal(err)
+		}
+		if got, why := state(); got != tapi.TracingPolicyState_TP_STATE_ERROR || !strings.Contains(why, step.says) {
+			t.Errorf("its cgroup %s: listed as %s, %q; want an error that says %q", step.what, got, why, step.says)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"profile/internal/cgroup"
 	"profile/internal/sensor/bpf"
 )
 
@@ -49,7 +51,10 @@ func (e *enforcement) read(shared *sharedMaps) error {
 	if e.mode = bpf.SensorMode(s.Mode); e.mode == bpf.SensorModeMODE_NONE {
 		return errors.New("its mode is gone, and whether it acts cannot be told")
 	}
-	return e.checkLinks()
+	if err := e.checkLinks(); err != nil {
+		return err
+	}
+	return e.checkCgroup()
 }
 
 func (e *enforcement) readMeta() error {
@@ -228,6 +233,24 @@ func (e *enforcement) checkLinks() error {
 		if cg := info.Cgroup(); cg != nil && cg.CgroupId == 0 {
 			return fmt.Errorf("the hook %s was detached, or cgroup %q was removed", name, e.Cgroup)
 		}
+	}
+	return nil
+}
+
+// checkCgroup finds out whether the cgroup is the one that the hooks know by its
+// id: one that is removed and made anew, as a unit's is that is restarted, has
+// another, and nothing in it is acted on. Where the tree is not to be seen whole
+// this cannot be told.
+func (e *enforcement) checkCgroup() error {
+	if e.Level == 0 {
+		return nil
+	}
+	group, err := cgroup.Find(e.Cgroup)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("cgroup %q was removed", e.Cgroup)
+	case err == nil && group.ID != e.CgroupID:
+		return fmt.Errorf("cgroup %q was made anew since, and what runs in it is not acted on", e.Cgroup)
 	}
 	return nil
 }
