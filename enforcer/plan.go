@@ -86,7 +86,7 @@ func (e *CoverageError) Error() string {
 	if n := len(places); n > 3 { // such as a cgroup for each command
 		places = append(slices.Clone(places[:2]), fmt.Sprintf("in %d other places", n-2))
 	}
-	return fmt.Sprintf("learned only %s: enforcing in %s is wider than that", strings.Join(places, " and "), tellCgroup(e.Cgroup))
+	return fmt.Sprintf("learned only %s: enforcing %s is wider than that", strings.Join(places, " and "), tellWhere(e.Cgroup))
 }
 
 // BuildPlan makes the plan from the evidence of one transaction, from the
@@ -185,8 +185,8 @@ func (p *planner) checkLoaded() error {
 		return nil
 	}
 	if !contains(p.o.Cgroup, p.loaded.Cgroup) {
-		return fmt.Errorf("generation %d is in force in %s: enforcing in %s instead would lift it there; release it first",
-			p.loaded.N, tellCgroup(p.loaded.Cgroup), tellCgroup(p.o.Cgroup))
+		return fmt.Errorf("generation %d is in force %s: enforcing %s instead would lift it there; release it first",
+			p.loaded.N, tellWhere(p.loaded.Cgroup), tellWhere(p.o.Cgroup))
 	}
 	p.stays = p.o.Cgroup == p.loaded.Cgroup || p.o.Wider
 	return nil

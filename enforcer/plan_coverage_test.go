@@ -40,7 +40,7 @@ func TestPlanRefusesToEnforceMoreWidelyThanWasLearned(t *testing.T) {
 // Each command that is learned has a cgroup of its own.
 func TestARefusalNamesTwoOfManyPlaces(t *testing.T) {
 	err := &CoverageError{Cgroup: "/", Learned: []string{"in cgroup /1", "in cgroup /2", "in cgroup /3", "in cgroup /4"}}
-	want := "learned only in cgroup /1 and in cgroup /2 and in 2 other places: enforcing in the whole machine is wider than that"
+	want := "learned only in cgroup /1 and in cgroup /2 and in 2 other places: enforcing on the whole machine is wider than that"
 	if got := err.Error(); got != want || len(err.Learned) != 4 {
 		t.Errorf("%q, want %q", got, want)
 	}

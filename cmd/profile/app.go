@@ -53,7 +53,7 @@ func finish(commands []*cli.Command, onUsageError cli.OnUsageErrorFunc) {
 		cmd.HideHelpCommand = true
 		cmd.UseShortOptionHandling = false
 		if len(cmd.Subcommands) == 0 {
-			cmd.Before = checkArgs // what stands behind others are theirs
+			cmd.Before = checkCall // what stands behind others are theirs
 		}
 		finish(cmd.Subcommands, onUsageError)
 	}
@@ -61,6 +61,34 @@ func finish(commands []*cli.Command, onUsageError cli.OnUsageErrorFunc) {
 
 // version is what is built; the commit is in the binary's build information.
 const version = "0.1.0"
+
+// checkCall refuses what a command must not be called with, whichever it is.
+func checkCall(c *cli.Context) error {
+	if err := checkEmpty(c); err != nil {
+		return err
+	}
+	return checkArgs(c)
+}
+
+// checkEmpty refuses names that are empty, as an unset variable's is: of a file,
+// that would be the directory one is in.
+func checkEmpty(c *cli.Context) error {
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		empty := slices.Contains(c.StringSlice(name), "")
+		if _, ok := flag.(*cli.StringFlag); ok && name != policyDirFlag {
+			empty = c.IsSet(name) && c.String(name) == ""
+		}
+		if empty {
+			return usagef("the flag %s is empty, and names nothing", name)
+		}
+	}
+	// An argument of a command that is learned may be empty.
+	if c.Command.Name != "learn" && slices.Contains(c.Args().Slice(), "") {
+		return usagef("an argument of %s is empty, and names nothing", c.Command.Name)
+	}
+	return nil
+}
 
 // checkArgs refuses an argument that looks like a flag: behind the first
 // argument the library takes flags for arguments, and would ignore them.

@@ -22,6 +22,10 @@ import (
 	"profile/store"
 )
 
+// policyDirFlag is the one flag whose value may be empty: that says to keep the
+// policies nowhere.
+const policyDirFlag = "policy-dir"
+
 func enforceCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "enforce",
@@ -41,7 +45,7 @@ func enforceCommand() *cli.Command {
 			vsockFlag(),
 			&cli.BoolFlag{Name: "wider", Usage: "enforce more widely than was learned"},
 			&cli.BoolFlag{Name: "untried", Usage: "take an agent of another host, on which enforcing cannot be tried"},
-			&cli.StringFlag{Name: "policy-dir", Usage: "keep the policies in `DIR` as well, from which a Tetragon loads them when it is restarted (by itself it has /etc/tetragon/tetragon.tp.d); stays so until it is given as ''"},
+			&cli.StringFlag{Name: policyDirFlag, Usage: "keep the policies in `DIR` as well, from which a Tetragon loads them when it is restarted (by itself it has /etc/tetragon/tetragon.tp.d); stays so until it is given as ''"},
 			&cli.BoolFlag{Name: "monitor", Usage: "count, and kill nothing"},
 			&cli.BoolFlag{Name: "watch", Usage: "stay, and load what is in force again where the agent has lost it; without a terminal and --yes nothing is planned or changed"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "show the plan and apply nothing"},
@@ -122,8 +126,8 @@ func (e *enforcing) enforce(c *cli.Context) (err error) {
 	if err := enforcer.CheckMoved(e.store, g); err != nil {
 		fmt.Fprintf(os.Stderr, "warning: %s\n", explain(err))
 	}
-	o.Dir = c.String("policy-dir")
-	if g != nil && g.Agent == agent.Address && !c.IsSet("policy-dir") {
+	o.Dir = c.String(policyDirFlag)
+	if g != nil && g.Agent == agent.Address && !c.IsSet(policyDirFlag) {
 		o.Dir = g.Dir
 	}
 	if c.Bool("watch") && enforcer.Unchanged(o, g) {

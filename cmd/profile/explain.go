@@ -28,12 +28,12 @@ func explain(err error) string {
 }
 
 // envelope is what gRPC puts around a message, for programs.
-var envelope = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+var envelope = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = "transport: Error while dialing: ([^"]*)"`)
 
 // plain takes it off, wherever it stands.
 func plain(err error) string { return unwrapped(err.Error()) }
 
-func unwrapped(text string) string { return envelope.ReplaceAllString(text, "") }
+func unwrapped(text string) string { return envelope.ReplaceAllString(text, "$1") }
 
 func nextStep(err error) string {
 	var held *store.HeldError

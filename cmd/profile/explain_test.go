@@ -36,12 +36,13 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"read-only", &fs.PathError{Op: "open", Path: "/db", Err: syscall.EROFS}, "--db"},
 		{"interrupted", context.Canceled, "interrupted"},
 		{"an option of ours", fmt.Errorf("load: %w", tetragon.ErrOption), "--agent embedded"},
+		{"nobody there, as gRPC wraps it", status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial unix /s: no such file"`), "dial unix /s: no such file\nNothing answers"},
 		{"nobody there", fmt.Errorf("ask: %w", status.Error(codes.Unavailable, "no such file")), "Nothing answers at that address"},
 		{"refused", fmt.Errorf("load policy x: the agent refused it: %w", status.Error(codes.InvalidArgument, "spec.kprobes: no hook")), "refused it: spec.kprobes: no hook"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := explain(c.err)
-			if !strings.Contains(got, c.want) || strings.Contains(got, "rpc error") {
+			if !strings.Contains(got, c.want) || strings.Contains(got, "rpc error") || strings.Contains(got, "connection error") {
 				t.Errorf("%q, want %q in it", got, c.want)
 			}
 		})

@@ -18,8 +18,8 @@ import (
 func learnFrom(c *cli.Context) error {
 	files := c.StringSlice("from")
 	slices.Sort(files)
-	if slices.Contains(files, "") || len(slices.Compact(slices.Clone(files))) != len(files) {
-		return usagef("--from needs the name of a file, and each once")
+	if len(slices.Compact(slices.Clone(files))) != len(files) {
+		return usagef("--from names a file twice")
 	}
 	path, err := dbPath(c)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/urfave/cli/v2"
+
 	"profile/enforcer"
 )
 
@@ -57,7 +59,8 @@ func report(err error) int {
 		fmt.Fprintln(os.Stderr, showLine(line))
 	}
 	var usage usageError
-	if errors.As(err, &usage) || errors.Is(err, enforcer.ErrUsage) {
+	_, library := err.(cli.ExitCoder) // which has been asked for help on what it does not know
+	if library || errors.As(err, &usage) || errors.Is(err, enforcer.ErrUsage) {
 		return exitUsage
 	}
 	return exitFailed

@@ -68,7 +68,7 @@ func thresholds(c *cli.Context) (enforcer.Thresholds, error) {
 
 func checkGlobs(flag string, globs []string) error {
 	for _, g := range globs {
-		if g == "" || !doublestar.ValidatePattern(g) {
+		if !doublestar.ValidatePattern(g) {
 			return usagef("--%s %q is not a pattern", flag, g)
 		}
 	}
@@ -80,7 +80,7 @@ func checkGlobs(flag string, globs []string) error {
 func checkOnly(c *cli.Context) error {
 	globs := c.StringSlice("only")
 	for _, g := range globs {
-		if g != "" && !strings.ContainsRune(`/*?[{\`, rune(g[0])) {
+		if !strings.ContainsRune(`/*?[{\`, rune(g[0])) {
 			return usagef("--only %q matches nothing: what it is compared with begins with /", g)
 		}
 	}
@@ -92,10 +92,7 @@ func showReport(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(c.Args().Slice(), "") {
-		return usagef("an executable's name is empty")
-	}
-	if v := c.String("verdict"); c.IsSet("verdict") && !slices.Contains([]string{enforcer.Network, enforcer.Quiet, enforcer.Unproven}, v) {
+	if v := c.String("verdict"); v != "" && !slices.Contains([]string{enforcer.Network, enforcer.Quiet, enforcer.Unproven}, v) {
 		return usagef("%q is no verdict: it is network, quiet or unproven", v)
 	}
 	if err := checkOnly(c); err != nil {
