@@ -104,6 +104,9 @@ func (e *enforcing) enforce(c *cli.Context) (err error) {
 	}
 	watchVsock(c, agent)
 	e.option.AgentFamilies, e.option.Remote = agent.Families, !enforcer.OnThisHost(agent)
+	if program := agent.Executable(); program != "" {
+		e.option.AgentPaths = []string{program}
+	}
 	plan, err := e.plan(c.Context)
 	if err != nil {
 		return err

@@ -28,18 +28,7 @@ var errUnknown = errors.New("who listens is not known")
 // kernel does not say that a Tetragon listens at the address: it is of another
 // host, or something else passes its API on.
 func (a *Agent) Instance() string {
-	find := atPort
-	if strings.HasPrefix(a.Address, "unix:") {
-		find = atSocket
-	}
-	if !a.OnThisHost() {
-		return ""
-	}
-	pid, err := find(a.Address)
-	if err != nil {
-		return ""
-	}
-	proc, err := procfs.NewProc(pid)
+	proc, err := a.process()
 	if err != nil {
 		return ""
 	}
@@ -51,7 +40,38 @@ func (a *Agent) Instance() string {
 	if err != nil || stat.Comm != program {
 		return ""
 	}
-	return fmt.Sprintf("%s %d %d", strings.TrimSpace(string(boot)), pid, stat.Starttime)
+	return fmt.Sprintf("%s %d %d", strings.TrimSpace(string(boot)), proc.PID, stat.Starttime)
+}
+
+// Executable is the resolved executable of the process that the agent is, "" if
+// that is not known. Of what only passes its API on it is that one's.
+func (a *Agent) Executable() string {
+	proc, err := a.process()
+	if err != nil {
+		return ""
+	}
+	file, err := proc.Executable()
+	if err != nil {
+		return ""
+	}
+	return file
+}
+
+// process is the one that listens at the address of an agent of this host, which
+// the embedded sensor has none of.
+func (a *Agent) process() (procfs.Proc, error) {
+	if !a.OnThisHost() {
+		return procfs.Proc{}, errUnknown
+	}
+	find := atPort
+	if strings.HasPrefix(a.Address, "unix:") {
+		find = atSocket
+	}
+	pid, err := find(a.Address)
+	if err != nil {
+		return procfs.Proc{}, err
+	}
+	return procfs.NewProc(pid)
 }
 
 // atSocket is the process, in this one's pid namespace, that listens at a unix
