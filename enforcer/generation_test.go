@@ -241,8 +241,13 @@ func TestStatusOfWhatTheAgentLists(t *testing.T) {
 		{"a mode that it does not tell", recorded(store.StateLoaded, "enforce"), listed(one(policy, unknown, on)), true, StageNone, "has it in mode none"},
 		{"left loading", recorded(store.StateLoading, "enforce"), listed(one(policy, enforce, on)), true, "enforce", "killed while it loaded"},
 		{"left loading, and not loaded", recorded(store.StateLoading, "enforce"), nil, true, StageNone, "killed while it loaded"},
-		{"of a database that was lost", nil, listed(one(policy, enforce, on)), true, StageNone, policy + " is loaded too"},
+		{"of a database that was lost", nil, listed(one(policy, enforce, on)), true, "enforce", policy + " is loaded too"},
+		{"of a lost database, and broken", nil, listed(one(policy, enforce, broken)), true, StageNone, policy + " is loaded too"},
 		{"another beside it", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, on), one("profile-enforce-x-g2", enforce, on)), true,
+			"enforce", "profile-enforce-x-g2 is loaded too"},
+		{"one that enforces beside it", recorded(store.StateLoaded, "monitor"), listed(one(policy, monitor, on), one("profile-enforce-x-g2", monitor, on), one("profile-enforce-x-g4", enforce, on)), true,
+			"enforce", "profile-enforce-x-g2 is loaded too"},
+		{"one that only counts beside it", recorded(store.StateLoaded, "enforce"), listed(one(policy, enforce, on), one("profile-enforce-x-g2", monitor, on)), true,
 			"enforce", "profile-enforce-x-g2 is loaded too"},
 		{"in two policies", recorded(store.StateLoaded, "enforce", second), listed(one(policy, enforce, on), one(second, enforce, on)), true, "enforce", ""},
 		{"one of two is gone", recorded(store.StateLoaded, "enforce", second), listed(one(policy, enforce, on)), true, "enforce", "only 1 of its 2 policies: " + second + " is gone"},
@@ -288,8 +293,11 @@ func TestStatusDoesNotGuessWhatAnAgentHolds(t *testing.T) {
 	s := database(t, func(tx *store.Tx) error {
 		return tx.PutGeneration(&store.Generation{N: 1, State: store.StateLoaded, Agent: "node7:54321"})
 	})
-	if _, err := GetStatus(context.Background(), nil, s); err == nil || !strings.Contains(err.Error(), "node7:54321") {
-		t.Errorf("error %v, want one that names the agent", err)
+	embedded := &tetragon.Agent{Address: tetragon.Embedded, Name: tetragon.SensorName, Client: overtaken{before: func() uint64 { return 0 }}}
+	for _, agent := range []*tetragon.Agent{nil, embedded} {
+		if _, err := GetStatus(context.Background(), agent, s); err == nil || !strings.Contains(err.Error(), "is with agent node7:54321, which was not asked") {
+			t.Errorf("asked %v: error %v, want one that names the agent", agent, err)
+		}
 	}
 }
 

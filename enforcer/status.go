@@ -88,15 +88,18 @@ func getStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 	if err != nil {
 		return nil, err
 	}
-	if g != nil && a == nil {
-		return nil, fmt.Errorf("generation %d is with agent %s, which was not asked", g.N, g.Agent)
-	}
 	var policies []*api.TracingPolicyStatus
-	var uncounted error
 	if a != nil {
 		if policies, err = policiesOf(ctx, a, s); err != nil {
 			return nil, err
 		}
+	}
+	// The sensor of this process has nothing of what another agent has loaded.
+	if g != nil && (a == nil || a.Address == tetragon.Embedded && g.Agent != a.Address && !listsAny(policies, g.Policies)) {
+		return nil, fmt.Errorf("generation %d is with agent %s, which was not asked", g.N, g.Agent)
+	}
+	var uncounted error
+	if a != nil {
 		uncounted = CountKills(ctx, a, s)
 	}
 	if g != nil {
@@ -114,6 +117,7 @@ func getStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 		status.Stage, err = g.Stage, &DriftError{What: err.Error() + "; " + mendMoved}
 	} else {
 		err = status.compare(g, policies, a == nil || a.Monitor)
+		status.addUnseen(a, g, policies)
 	}
 	if err == nil && g != nil {
 		if differs := compareDir(s, *g); differs != nil {
@@ -176,12 +180,43 @@ func (status *Status) compare(g *store.Generation, listed []*api.TracingPolicySt
 			return &DriftError{What: fmt.Sprintf("a command was killed while it loaded generation %d, and whether that acts was never tried; %s", g.N, mend)}
 		}
 	}
+	var drift error
 	for _, st := range listed {
-		if g == nil || !slices.Contains(g.Policies, st.GetName()) {
-			return &DriftError{What: fmt.Sprintf("policy %s is loaded too, left by a command that was killed; %s", st.GetName(), mend)}
+		if g != nil && slices.Contains(g.Policies, st.GetName()) {
+			continue
+		}
+		status.Stage = worse(status.Stage, stageOfPolicy(st, modes))
+		if drift == nil {
+			drift = &DriftError{What: fmt.Sprintf("policy %s is loaded too, left by a command that was killed; %s", st.GetName(), mend)}
 		}
 	}
-	return nil
+	return drift
+}
+
+// addUnseen sets the stage by what the agent cannot look into. It may do what it
+// was loaded to, and of no generation that is recorded, the worst.
+func (status *Status) addUnseen(a *tetragon.Agent, g *store.Generation, listed []*api.TracingPolicyStatus) {
+	for _, st := range listed {
+		info, err := a.Info(st)
+		if err != nil || !info.Unseen {
+			continue
+		}
+		stage := store.StageEnforce
+		if g != nil && slices.Contains(g.Policies, st.GetName()) {
+			stage = g.Stage
+		}
+		status.Stage = worse(status.Stage, stage)
+	}
+}
+
+// worse is the one of two stages that does more to whom it lists.
+func worse(a, b string) string {
+	for _, stage := range []string{store.StageEnforce, store.StageMonitor} {
+		if a == stage || b == stage {
+			return stage
+		}
+	}
+	return StageNone
 }
 
 // missing says what of a generation the agent does not list as enabled; nil if
@@ -222,18 +257,15 @@ func policyNamed(listed []*api.TracingPolicyStatus, name string) *api.TracingPol
 // stageOf is the stage that the listed policies of a generation have, StageNone
 // if none is listed. Where they differ it is what is worst for whom they list.
 func stageOf(g store.Generation, listed []*api.TracingPolicyStatus, modes bool) (stage string, same bool) {
+	stage = StageNone
 	stages := map[string]bool{}
 	for _, name := range g.Policies {
 		if st := policyNamed(listed, name); st != nil {
-			stages[stageOfPolicy(st, modes)] = true
+			one := stageOfPolicy(st, modes)
+			stage, stages[one] = worse(stage, one), true
 		}
 	}
-	for _, stage := range []string{store.StageEnforce, store.StageMonitor} {
-		if stages[stage] {
-			return stage, len(stages) == 1
-		}
-	}
-	return StageNone, true
+	return stage, len(stages) <= 1
 }
 
 func stageOfPolicy(st *api.TracingPolicyStatus, modes bool) string {

@@ -105,7 +105,8 @@ func inForceFlag() cli.Flag {
 }
 
 // openInForce opens the database and the agent of the generation in force,
-// unless another is named. The agent is nil if there is neither.
+// unless another is named; of none, the embedded sensor. The agent is nil if
+// there is neither.
 func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 	path, err := dbPath(c)
 	if err != nil {
@@ -124,6 +125,13 @@ func openInForce(c *cli.Context) (*store.Store, *tetragon.Agent, error) {
 		return st, agent, err
 	}
 	g, err := enforcer.InForce(c.Context, st)
+	if err == nil && g == nil && canSense() == nil {
+		// Where the database was lost, or put back as it was, something may be
+		// pinned all the same. A kernel that the sensor cannot work on has nothing.
+		if agent, err := connect(c.Context, tetragon.Embedded, path); err == nil {
+			return st, agent, nil
+		}
+	}
 	if err != nil || g == nil {
 		return st, nil, err
 	}
@@ -184,7 +192,9 @@ func humanStatus(s *enforcer.Status, drift error) string {
 	if drift != nil {
 		text = "NOT AS IT WAS LOADED\n"
 	}
-	if g := s.Recorded; g == nil {
+	if g := s.Recorded; g == nil && s.Stage != enforcer.StageNone {
+		text += fmt.Sprintf("nothing is recorded as in force, and yet something is: stage %s\n", s.Stage)
+	} else if g == nil {
 		text += "nothing is in force\n"
 	} else {
 		text += fmt.Sprintf("generation %d, stage %s, since %s, agent %s: %s listed", g.N, s.Stage,

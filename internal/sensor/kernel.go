@@ -236,7 +236,8 @@ func (m machine) Tidy() error { return sweep(m.cfg.Name) }
 
 // describe gives what is asked about a policy.
 func (e *enforcement) describe() Enforced {
-	d := Enforced{Name: e.label(), Programs: e.Programs, Err: e.err, Info: names.PolicyInfo{Cgroup: e.Cgroup, Errors: e.failed}}
+	d := Enforced{Name: e.label(), Programs: e.Programs, Err: e.err,
+		Info: names.PolicyInfo{Cgroup: e.Cgroup, Errors: e.failed, Unseen: e.dir == ""}}
 	switch e.mode {
 	case bpf.SensorModeMODE_ENFORCE:
 		d.Mode = tetragon.TracingPolicyMode_TP_MODE_ENFORCE

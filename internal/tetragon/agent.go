@@ -82,6 +82,9 @@ type PolicyInfo struct {
 	Kills  []PolicyKill `json:"kills,omitempty"`
 	// Errors counts sockets that an enforcing policy could not judge.
 	Errors uint64 `json:"errors,omitempty"`
+	// Unseen says that the policy is in the kernel, pinned where the sensor does
+	// not see it: for all that is known it acts.
+	Unseen bool `json:"unseen,omitempty"`
 }
 
 // PolicyKill counts one executable's attempts. Path is base64 in JSON, being
