@@ -88,13 +88,19 @@ func (f *Fold) lapse(k *api.ProcessKprobe, at int64) {
 // maxCause bounds what an agent can say of a gap, in bytes.
 const maxCause = 512
 
+const unreadable = "lines of the record cannot be read"
+
 // Unread says that lines of a record could not be read, between the last event
 // and the next.
 func (f *Fold) Unread(lines int) { f.unread += lines }
 
+// UnreadFile says that lines of a record could not be read, and that they can
+// have stood anywhere in it. It is for the end of the record.
+func (f *Fold) UnreadFile(lines int) { f.gap(0, f.latest, unreadable, uint64(lines)) }
+
 func (f *Fold) settleUnread(at int64) {
 	if f.unread > 0 {
-		f.gap(f.previous, at, "lines of the record cannot be read", uint64(f.unread))
+		f.gap(f.previous, at, unreadable, uint64(f.unread))
 		f.unread = 0
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -277,5 +278,65 @@ func TestARecordThatIsStoppedStoresNothing(t *testing.T) {
 	}
 	if rows := verdicts(t, s, true); len(rows) != 0 {
 		t.Errorf("%d rows are stored", len(rows))
+	}
+}
+
+// packed is text as gzip would leave it, cut off after a part of its bytes.
+func packed(t *testing.T, text []byte, part float64) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	z := gzip.NewWriter(&all)
+	if _, err := z.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return all.Bytes()[:int(part*float64(all.Len()))]
+}
+
+// A file of a rotated log that is damaged is a gap where it lies, and one that
+// nobody knows the place of can lie anywhere.
+func TestADamagedFileAmongRecordsIsAGap(t *testing.T) {
+	lines := bytes.SplitAfter(rawRecord(t, "workstation.jsonl"), []byte("\n"))
+	for _, c := range []struct {
+		name  string
+		file  string
+		text  []byte
+		whole bool // the gap reaches over all
+	}{
+		{"cut off", "b.log.gz", packed(t, bytes.Join(lines[60:120], nil), 0.7), false},
+		{"cut off before its first event ends", "b.log.gz", packed(t, bytes.Join(lines[60:120], nil), 0.02), true},
+		{"without a line that can be read", "b.log", bytes.Repeat([]byte("\x00\n"), 3), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			files := []string{filepath.Join(dir, "a.log"), filepath.Join(dir, c.file), filepath.Join(dir, "c.log")}
+			for i, text := range [][]byte{bytes.Join(lines[:60], nil), c.text, bytes.Join(lines[120:], nil)} {
+				if err := os.WriteFile(files[i], text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+			defer stop()
+			s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			session, err := LearnRecord(ctx, RecordOptions{Store: s, Files: files, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(session.Gaps, func(g store.Gap) bool { return g.Cause == unreadable })
+			if i < 0 {
+				t.Fatalf("gaps %+v, want one of what cannot be read", session.Gaps)
+			}
+			if w, g := session.Windows[0], session.Gaps[i]; (g.From.Equal(w.From) && !g.To.Before(w.To)) != c.whole {
+				t.Errorf("gap from %s to %s in a window from %s to %s", g.From, g.To, w.From, w.To)
+			}
+			if session.Started.Year() < 2000 {
+				t.Errorf("the session started at %s", session.Started)
+			}
+		})
 	}
 }

@@ -40,6 +40,9 @@ type record struct {
 	lines *bufio.Reader
 	line  int // number of the one read last
 	buf   []byte
+
+	packed bool
+	ended  bool // a line was cut off: nothing follows it
 }
 
 // openRecord opens a file, or takes stdin for the name Stdin. What it gets
@@ -62,7 +65,7 @@ func openRecord(name string, stdin io.Reader, tap io.Writer) (*record, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("read events of %q: %w", name, err), r.close())
 		}
-		r.lines = bufio.NewReaderSize(packed, 1<<16)
+		r.lines, r.packed = bufio.NewReaderSize(packed, 1<<16), true
 	}
 	return r, nil
 }
@@ -73,7 +76,7 @@ func (r *record) close() error { return r.raw.Close() }
 // is a *lineError, and one that the end of the file cut off wraps errCut.
 // Whatever else goes wrong ends the record.
 func (r *record) next() (*api.GetEventsResponse, error) {
-	for {
+	for !r.ended {
 		text, err := r.readLine()
 		cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		switch {
@@ -84,6 +87,7 @@ func (r *record) next() (*api.GetEventsResponse, error) {
 		case len(text) == 0 && !cut:
 			continue
 		}
+		r.ended = cut
 		ev := new(api.GetEventsResponse)
 		bad := protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(text, ev)
 		switch {
@@ -99,6 +103,7 @@ func (r *record) next() (*api.GetEventsResponse, error) {
 		}
 		return ev, nil
 	}
+	return nil, io.EOF
 }
 
 // readLine reads a line without its end, whole or not at all. Beside a line

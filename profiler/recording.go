@@ -87,7 +87,8 @@ type source struct {
 }
 
 // open opens all files, and sorts them by the time of their first event: those
-// of a log that rotates follow on each other.
+// of a log that rotates follow on each other. Those without an event come last:
+// when they were written is not known.
 func (r *recorder) open() error {
 	r.fold = NewFold(Config{Only: r.Only, KeepArgs: r.KeepArgs, IsCanary: seemsCanary})
 	for _, name := range r.Files {
@@ -109,6 +110,14 @@ func (r *recorder) open() error {
 		return false
 	})
 	slices.SortStableFunc(r.sources, func(a, b *source) int {
+		switch {
+		case a.first == nil && b.first == nil:
+			return 0
+		case b.first == nil:
+			return -1
+		case a.first == nil:
+			return 1
+		}
 		return a.first.GetTime().AsTime().Compare(b.first.GetTime().AsTime())
 	})
 	return nil
@@ -130,7 +139,7 @@ func (r *recorder) next(s *source) (ev *api.GetEventsResponse, bad int, err erro
 		switch {
 		case err == nil:
 			return ev, bad, nil
-		case errors.Is(err, errCut) && (len(r.sources) == 0 || s == r.sources[len(r.sources)-1]):
+		case errors.Is(err, errCut) && s == r.sources[len(r.sources)-1] && !(s.packed && s.first == nil):
 			return nil, bad, io.EOF // it was being written
 		case !errors.As(err, &line):
 			return nil, bad, err
@@ -147,7 +156,8 @@ func (r *recorder) read(ctx context.Context) error {
 	for _, s := range r.sources {
 		ev, bad, err := s.first, s.bad, error(nil)
 		if ev == nil {
-			err = io.EOF
+			r.fold.UnreadFile(bad)
+			continue
 		}
 		for ; err == nil; ev, bad, err = r.next(s) {
 			r.fold.Unread(bad)
