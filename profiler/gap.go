@@ -29,6 +29,7 @@ type loss struct {
 // than the loss: what was lost can be anyone's. Outside a window nothing is
 // claimed, so that nothing is lost there.
 func (f *Fold) gap(from, to int64, cause string, n uint64) {
+	from, to = min(from, to), max(from, to) // events come out of order
 	if to > f.loss.to {
 		f.loss = loss{from, to, cause, n}
 	}

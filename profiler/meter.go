@@ -223,6 +223,9 @@ func (m *meter) settle(asked, now time.Time) (lost []deficit, ok bool) {
 		// The first is kept until it is asked about again: what was on its way
 		// is not lost.
 		exact := m.based && !begins && high-m.base <= m.lost
+		if exact {
+			m.lost = high - m.base // the rest of it has come after all
+		}
 		if !exact && now.Sub(r.asked) < heldBack {
 			continue
 		}

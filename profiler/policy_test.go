@@ -175,7 +175,7 @@ func TestSessionIDsSortAndFitAPolicyName(t *testing.T) {
 	if first >= later {
 		t.Errorf("%s sorts after %s", first, later)
 	}
-	if form := regexp.MustCompile(`^20261231t235959z-[0-9a-f]{6}$`); !form.MatchString(first) {
+	if form := regexp.MustCompile(`^20261231t235959z-[0-9a-f]{16}$`); !form.MatchString(first) {
 		t.Errorf("session %q is not of the form %s", first, form)
 	}
 }

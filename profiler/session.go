@@ -138,7 +138,7 @@ func machineID() (string, error) {
 
 // sessionID sorts by time, and fits into the name of a policy.
 func sessionID(now time.Time) string {
-	var unique [3]byte
+	var unique [8]byte   // the nodes of a cluster begin in one second
 	rand.Read(unique[:]) // never fails
 	return formatID(now, hex.EncodeToString(unique[:]))
 }

@@ -12,6 +12,30 @@ func (f *Fold) Ask() {
 	}
 }
 
+// AskAnew asks about all that has ended, also where an answer is waited for: one
+// to the later question is one to both.
+func (f *Fold) AskAnew() {
+	w := &f.windows
+	for _, t := range w.asked {
+		p, a := &t.pending, t.asked
+		if !p.queued {
+			p.queued = true
+			w.pending = append(w.pending, t)
+		}
+		if p.losses != f.losses {
+			p.losses, p.clean = f.losses, 0
+		}
+		if a.losses == f.losses {
+			p.clean += a.clean
+		}
+		p.complete += a.complete
+		p.begun += a.begun
+		t.asked = pending{}
+	}
+	w.asked, w.asking = w.asked[:0], false
+	f.Ask()
+}
+
 // ask moves what ended from pending to asked, unless an answer is waited for.
 func (f *Fold) ask(at int64) {
 	w := &f.windows

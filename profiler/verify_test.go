@@ -32,6 +32,31 @@ func TestAnAnswerIsToTheFirstQuestion(t *testing.T) {
 	w.want("/bin/after", count{Seen: 1, Complete: 1, Clean: 1})
 }
 
+// Where it is asked anew, the answer is to all that was asked.
+func TestAnAnswerIsToBothQuestions(t *testing.T) {
+	w := newWorld(t, far)
+	w.socket(9, 2, 1, as{path: "/bin/net"})
+	w.runs(10, "/bin/a")
+	w.runs(11, "/bin/b")
+	w.f.Ask()
+	w.f.gap(w.now.UnixNano(), w.now.UnixNano(), "a loss", 1)
+	w.runs(12, "/bin/a")
+	w.runs(13, "/bin/c")
+	w.f.AskAnew()
+	at := w.now
+	w.runs(14, "/bin/c")
+	w.f.Verified()
+	w.want("/bin/a", count{Seen: 2, Complete: 2, Clean: 1})
+	w.want("/bin/b", count{Seen: 1, Complete: 1})
+	w.want("/bin/c", count{Seen: 2, Complete: 1, Clean: 1})
+	if to := w.session().Windows[0].To; to.Before(at) {
+		t.Errorf("proven to %s, want to %s", to, at)
+	}
+	w.f.AskAnew() // nothing was waited for
+	w.f.Verified()
+	w.want("/bin/c", count{Seen: 2, Complete: 2, Clean: 2})
+}
+
 // A window that closes before the answer leaves what was asked about unproven:
 // what began in it has crossed unwatched time once it opens again.
 func TestAWindowThatClosesBeforeTheAnswer(t *testing.T) {

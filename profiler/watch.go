@@ -221,7 +221,7 @@ func (l *learner) settleLast(ctx context.Context) {
 	l.mu.Lock()
 	since := l.meters.settled()
 	if l.bird == nil {
-		l.fold.Ask()
+		l.fold.AskAnew()
 	}
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, heldBack+sharperWithin+closeWithin)
@@ -366,7 +366,7 @@ func (l *learner) settle(m *meter, asked, now time.Time) bool {
 	}
 	if !ok && now.Sub(asked) > heldBack+sharperWithin {
 		// Events came all the time: no reading was exact.
-		l.fold.Lost(asked, now, "whether observations were lost cannot be told", 0)
+		l.fold.Lost(m.settled, now, "whether observations were lost cannot be told", 0)
 		return true
 	}
 	return ok
