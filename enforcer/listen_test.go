@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"profile/internal/regular/regulartest"
 	"profile/store"
 )
 
@@ -56,6 +58,14 @@ func TestWhatAKilledNameIsListedAs(t *testing.T) {
 		if got := listedAs(g, c.binary, c.here); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+	// Whoever is killed may since have put a link to a device in its place.
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if regulartest.Opened(t, pipe, func() { listedAs(g, link("to-pipe", pipe), true) }) {
+		t.Error("what is no file was opened")
 	}
 }
 

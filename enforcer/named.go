@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"profile/internal/regular"
 	"profile/store"
 )
 
@@ -209,9 +210,12 @@ func notProgram(file string) (string, error) {
 }
 
 // readHead reads the beginning of a file, as much as the kernel reads of a #!
-// line (BINPRM_BUF_SIZE).
+// line (BINPRM_BUF_SIZE). What is no regular file has none.
 func readHead(file string) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would wait for a writer
+	f, err := regular.Open(file)
+	if errors.Is(err, regular.ErrOther) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,10 @@ import (
 	"debug/elf"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"profile/internal/regular"
 )
 
 // What a program could do.
@@ -43,15 +42,14 @@ const maxTable = 128 << 20
 // Of reads the file. It fails only if that cannot be read; what cannot be told
 // is unknown. Files are untrusted: what makes no sense in one is unknown.
 func Of(path string) (Ability, error) {
-	// A named pipe would wait for a writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	file, err := regular.Open(path)
+	if errors.Is(err, regular.ErrOther) {
+		return Ability{Unknown: "not a regular file"}, nil
+	}
 	if err != nil {
 		return Ability{}, err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return Ability{Unknown: "not a regular file"}, err
-	}
 	f, err := elf.NewFile(file)
 	if err != nil {
 		return Ability{Unknown: "not an ELF file"}, nil

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"profile/internal/regular/regulartest"
 )
 
 // built compiles a program for the test; CI has both compilers.
@@ -124,8 +126,12 @@ func TestWhatIsNoProgramIsUnknown(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Of(pipe); err != nil || got.Unknown == "" {
-		t.Errorf("a pipe: %+v, %v", got, err)
+	if regulartest.Opened(t, pipe, func() {
+		if got, err := Of(pipe); err != nil || got.Unknown == "" {
+			t.Errorf("a pipe: %+v, %v", got, err)
+		}
+	}) {
+		t.Error("a pipe was opened")
 	}
 	if _, err := Of(filepath.Join(dir, "missing")); !os.IsNotExist(err) {
 		t.Errorf("error %v of a missing file", err)

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"profile/internal/regular"
 )
 
 //go:generate ./build.sh x86_64-linux-gnu canary_amd64.elf
@@ -107,8 +109,10 @@ func (c *Canary) Remove() error {
 // Is reports whether the file at path is, byte for byte, this program. It
 // reads regular files only, and no more of one than the program is long.
 func Is(path string) (bool, error) {
-	// O_NONBLOCK, since a named pipe would wait for a writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(path)
+	if errors.Is(err, regular.ErrOther) {
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("compare with the canary: %w", err)
 	}

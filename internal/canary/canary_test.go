@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"profile/internal/regular/regulartest"
 )
 
 func needRoot(t *testing.T) {
@@ -194,6 +196,9 @@ func TestIsKnowsCopiesAndNothingElse(t *testing.T) {
 				t.Errorf("Is(%q) = %v, want %v", tc.path, got, tc.want)
 			}
 		})
+	}
+	if regulartest.Opened(t, fifo, func() { Is(fifo) }) {
+		t.Error("a named pipe was opened")
 	}
 	if _, err := Is(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Is of a missing file: error %v, want fs.ErrNotExist", err)
