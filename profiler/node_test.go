@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -22,6 +23,7 @@ import (
 type node struct {
 	t     *testing.T
 	agent *agenttest.Agent
+	store *store.Store // of who learns from it
 	mu    sync.Mutex
 	n     int
 }
@@ -84,6 +86,21 @@ func (n *node) forks(pid, child uint32) {
 			Args: []*api.KprobeArgument{intArg(int32(pid)), intArg(int32(child))}}}}))
 }
 
+// complete waits until whole runs of a path are stored, of which the agent was
+// asked whether any of it was lost.
+func (n *node) complete(path string, runs uint64) {
+	n.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		row := readRows(n.t, n.store)[path]
+		if len(row.Files) > 0 && row.Files[0].Complete >= runs {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s: %+v, want %d complete runs", path, row, runs)
+		}
+	}
+}
+
 // learnFrom learns from an agent of another host while do goes on.
 func learnFrom(t *testing.T, o agenttest.Options, do func(*node), change ...func(*profiler.Options)) (map[string]store.Evidence, *store.Session, *agenttest.Agent) {
 	t.Helper()
@@ -97,7 +114,7 @@ func learnFrom(t *testing.T, o agenttest.Options, do func(*node), change ...func
 		c(&opts)
 	}
 	l := start(t, opts)
-	n := &node{t: t, agent: fake}
+	n := &node{t: t, agent: fake, store: s}
 	n.forks(7, 8)
 	do(n)
 	session := l.end(t)

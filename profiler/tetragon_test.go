@@ -44,7 +44,7 @@ func TestLossThatOnlyTheCounterTells(t *testing.T) {
 	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
 		n.runs(99, "/usr/bin/net", true)
 		n.runs(100, "/usr/bin/quiet", false)
-		time.Sleep(3 * time.Second)
+		n.complete("/usr/bin/quiet", 1)
 		n.agent.Lose(7)
 		n.runs(101, "/usr/bin/quiet", false)
 		time.Sleep(idle)
@@ -59,7 +59,7 @@ func TestALossThatCannotBeAskedAboutAtTheEndIsAGap(t *testing.T) {
 	_, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0"}, func(n *node) {
 		n.runs(99, "/usr/bin/net", true)
 		n.runs(100, "/usr/bin/quiet", false)
-		time.Sleep(3 * time.Second)
+		n.complete("/usr/bin/quiet", 1)
 		n.agent.Lose(7)
 		n.agent.Hang(true)
 		time.AfterFunc(12*time.Second, func() { n.agent.Hang(false) }) // so that the policies can be taken off
@@ -227,7 +227,7 @@ func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
 	dir := t.TempDir() // other learners' canaries are told of too
 	fake = agenttest.Start(t, agenttest.Options{Version: "v1.7.0", Real: true, Send: func(ev *api.GetEventsResponse) []*api.GetEventsResponse {
 		if strings.HasPrefix(ev.GetProcessExit().GetProcess().GetBinary(), dir) {
-			once.Do(func() { fake.Lose(7) })
+			once.Do(func() { fake.Lose(1000) })
 		}
 		return []*api.GetEventsResponse{ev}
 	}})
@@ -244,8 +244,10 @@ func TestALossAtTheOpeningOfTheWindowIsAGap(t *testing.T) {
 			lost += g.Count
 		}
 	}
-	if lost != 7 {
-		t.Errorf("gaps %s, want 7 lost", gapsOf(t, session))
+	// Its counter goes up in a process, not in the kernel: where that has to wait
+	// for a busy machine, what it counts late is taken for lost too.
+	if lost < 1000 || lost > 1100 {
+		t.Errorf("gaps %s, want 1000 lost", gapsOf(t, session))
 	}
 }
 

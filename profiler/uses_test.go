@@ -143,7 +143,7 @@ func TestAnAgentThatTakesFewFamiliesIsAskedForFew(t *testing.T) {
 	}}
 	_, session, fake := learnFrom(t, o, func(n *node) {
 		n.connects(100, "/usr/bin/net", true, "127.0.0.1:80")
-		time.Sleep(2500 * time.Millisecond) // it is stored
+		n.complete("/usr/bin/net", 1)
 		willing.Store(true)
 		n.agent.Restart(t, 100*time.Millisecond)
 		n.until("those of the restarted agent", func(l []string) bool { return len(l) >= 2 })
@@ -196,7 +196,7 @@ func TestALostUseIsAGap(t *testing.T) {
 		return []*api.GetEventsResponse{ev}
 	}}, func(n *node) {
 		n.runs(99, "/usr/bin/net", true)
-		time.Sleep(2500 * time.Millisecond) // a question of what was lost
+		n.complete("/usr/bin/net", 1)
 		for pid := range uint32(4) {
 			n.connects(100+pid, "/usr/bin/handed", false, "192.0.2.1:443")
 		}
