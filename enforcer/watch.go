@@ -62,19 +62,23 @@ type watcher struct {
 // store's LockWatch.
 func Watch(ctx context.Context, o WatchOptions) error {
 	w := &watcher{WatchOptions: o}
-	for first := true; ; first = false {
+	for looked := false; ; {
 		g, err := w.inForce(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, store.ErrBusy):
+			w.tellOnce(fmt.Sprintf("%v; it is tried again", err))
+			continue
 		case err != nil:
 			return err
-		case g == nil && first:
+		case g == nil && !looked:
 			return ErrNothing
 		case g == nil:
 			w.Tell("nothing is in force any more")
 			return nil
 		}
+		looked = true
 		if err := w.attend(ctx, g.Agent); err != nil {
 			if ctx.Err() != nil {
 				return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.etcd.io/bbolt"
 
 	"profile/enforcer"
 	"profile/internal/agenttest"
@@ -230,6 +231,33 @@ func TestWatchFollowsOtherCommands(t *testing.T) {
 	if len(s.fake.Added()) != 2 {
 		t.Errorf("%d policies were added, want those of the commands alone", len(s.fake.Added()))
 	}
+}
+
+// Another process may hold the database for long: a large one is compacted, or
+// whoever reads it was stopped.
+func TestWatchOutlastsABusyDatabase(t *testing.T) {
+	t.Parallel()
+	s := awaySite(t, agenttest.Options{})
+	s.mustApply(t, store.StageEnforce, []string{"/nowhere/a"})
+	w := s.watch(t)
+	eventually(t, "a look", func() bool { return w.looked(1) })
+	holder, err := bbolt.Open(s.store.Path(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(21 * time.Second) // more than it waits for its turn, twice
+	if err := holder.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !w.says("held by another process") {
+		t.Errorf("told %q, want that the database is held", w.told)
+	}
+	g := s.inForce(t)
+	if err := s.agent.Delete(t.Context(), g.Policies[0]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a new generation", func() bool { return w.looked(2) })
+	w.end(t)
 }
 
 func TestWatchNeedsSomethingInForce(t *testing.T) {
