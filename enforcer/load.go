@@ -177,10 +177,21 @@ func (a *applier) fail(ctx context.Context, cause error) error {
 	}
 	err := a.Store.Update(ctx, func(tx *store.Tx) error {
 		end(&a.gen, store.StateFailed, time.Now())
-		return tx.PutGeneration(&a.gen)
+		return errors.Join(shortenBefore(tx, &a.gen), tx.PutGeneration(&a.gen))
 	})
 	failed.Err = errors.Join(cause, err)
 	return failed
+}
+
+// shortenBefore drops the list of the try before a failed one, if it failed at
+// the same: what is watched over is tried again for as long as it fails.
+func shortenBefore(tx *store.Tx, g *store.Generation) error {
+	before, err := tx.Generation(g.N - 1)
+	if err != nil || before == nil || before.State != store.StateFailed || len(before.Kills) > 0 || !slices.Equal(before.Paths, g.Paths) {
+		return err
+	}
+	before.Paths, before.Files, before.Sessions = nil, nil, nil
+	return tx.PutGeneration(before)
 }
 
 // takeOff takes the new generation out of the policy directory and off the

@@ -220,6 +220,40 @@ func TestAGenerationThatLoadsByHalfIsTakenOffWhole(t *testing.T) {
 	}
 }
 
+// What --watch cannot load it tries again for as long as it runs: were the list
+// kept each time, the database would grow by some megabytes an hour, and be read
+// whole each second.
+func TestAListThatFailsAgainAndAgainIsKeptOnce(t *testing.T) {
+	s := awaySite(t, agenttest.Options{Refuse: func(*tetragon.Policy) error { return errors.New("no memory") }})
+	fail := func(paths ...string) {
+		t.Helper()
+		var failed *enforcer.FailedError
+		if _, err := s.apply(t, store.StageEnforce, paths); !errors.As(err, &failed) {
+			t.Fatalf("error %v, want a *FailedError", err)
+		}
+	}
+	fail("/nowhere/a", "/nowhere/b")
+	fail("/nowhere/a", "/nowhere/b")
+	fail("/nowhere/a", "/nowhere/b")
+	fail("/nowhere/a")
+	var lists []int
+	if err := s.store.View(t.Context(), func(tx *store.Tx) error {
+		all, err := tx.Generations()
+		for _, g := range all {
+			if g.State != store.StateFailed || g.Stage != store.StageEnforce || g.Ended.IsZero() {
+				t.Errorf("generation %d is recorded as %+v, want it failed", g.N, g)
+			}
+			lists = append(lists, len(g.Paths))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int{0, 0, 2, 1}; !slices.Equal(lists, want) {
+		t.Errorf("lists of %v paths, want %v", lists, want)
+	}
+}
+
 func TestAStatusTellsThatARestartedAgentForgotTheGeneration(t *testing.T) {
 	s := awaySite(t, agenttest.Options{})
 	g := s.mustApply(t, store.StageEnforce, []string{"/nowhere/tool"})
