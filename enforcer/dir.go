@@ -31,7 +31,9 @@ import (
 const keptMode = 0o644
 
 // CheckDir resolves an agent's policy directory. It refuses one that others
-// than root and this user can write: they would decide what is killed.
+// than root and this user can write or replace: they would decide what is killed.
+// Of the directories above it the nearest is looked at, through which each file
+// goes.
 func CheckDir(dir string) (string, error) {
 	resolved, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -44,14 +46,25 @@ func CheckDir(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("policy directory: %w", err)
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
+	above, err := os.Stat(filepath.Dir(resolved))
+	if err != nil {
+		return "", fmt.Errorf("policy directory: %w", err)
+	}
 	switch {
 	case !info.IsDir():
 		return "", fmt.Errorf("policy directory %q: %w", dir, unix.ENOTDIR)
-	case !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0:
+	case !owned(info) || info.Mode().Perm()&0o022 != 0:
 		return "", fmt.Errorf("policy directory %q (%s): others could write it, and decide what is killed", dir, info.Mode())
+	case !owned(above) || above.Mode().Perm()&0o022 != 0 && above.Mode()&fs.ModeSticky == 0:
+		return "", fmt.Errorf("policy directory %q: others could write the one above it (%s), and decide what is killed", dir, above.Mode())
 	}
 	return resolved, nil
+}
+
+// owned reports whether a file is root's, or this user's.
+func owned(info fs.FileInfo) bool {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (owner.Uid == 0 || int(owner.Uid) == os.Geteuid())
 }
 
 // checkDir refuses a directory that the agent cannot have.

@@ -172,11 +172,22 @@ func TestAStatusTellsHowThePolicyDirectoryDiffers(t *testing.T) {
 func TestAPolicyDirectoryIsRefused(t *testing.T) {
 	temp := t.TempDir()
 	open, file := filepath.Join(temp, "open"), filepath.Join(temp, "file")
-	if err := errors.Join(os.Mkdir(open, 0o755), os.Chmod(open, 0o777), os.WriteFile(file, nil, 0o644)); err != nil {
+	// Whoever can write the one above could put another in its place, or in that
+	// of a file on its way there.
+	within := filepath.Join(open, "dir")
+	if err := errors.Join(os.Mkdir(open, 0o755), os.Mkdir(within, 0o755), os.Chmod(open, 0o777), os.WriteFile(file, nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	// Of a directory as /tmp is, nobody can.
+	sticky := filepath.Join(temp, "sticky", "dir")
+	if err := errors.Join(os.MkdirAll(sticky, 0o755), os.Chmod(filepath.Dir(sticky), 0o777|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enforcer.CheckDir(sticky); err != nil {
+		t.Error(err)
+	}
 	for dir, says := range map[string]string{
-		open: "others could write it", file: "not a directory", filepath.Join(temp, "none"): "no such file", "": "",
+		open: "others could write it", within: "others could write the one above it", file: "not a directory", filepath.Join(temp, "none"): "no such file", "": "",
 	} {
 		if _, err := enforcer.CheckDir(dir); dir != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: error %v, want one that says %q", dir, err, says)
