@@ -9,6 +9,7 @@ import (
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 
 	"profile/internal/canary"
 	"profile/internal/tetragon"
@@ -293,12 +294,48 @@ func TestStatusDoesNotGuessWhatAnAgentHolds(t *testing.T) {
 	s := database(t, func(tx *store.Tx) error {
 		return tx.PutGeneration(&store.Generation{N: 1, State: store.StateLoaded, Agent: "node7:54321"})
 	})
-	embedded := &tetragon.Agent{Address: tetragon.Embedded, Name: tetragon.SensorName, Client: overtaken{before: func() uint64 { return 0 }}}
+	embedded := &tetragon.Agent{Address: tetragon.Embedded, Name: tetragon.SensorName, Client: lister{}}
 	for _, agent := range []*tetragon.Agent{nil, embedded} {
 		if _, err := GetStatus(context.Background(), agent, s); err == nil || !strings.Contains(err.Error(), "is with agent node7:54321, which was not asked") {
 			t.Errorf("asked %v: error %v, want one that names the agent", agent, err)
 		}
 	}
+}
+
+// A socket of which the kernel could not tell, for want of memory, whose it is
+// was opened. It is said.
+func TestStatusTellsOfWhatCouldNotBeJudged(t *testing.T) {
+	s := database(t, func(*store.Tx) error { return nil })
+	name := policyName(s, 1)
+	if err := s.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.PutGeneration(&store.Generation{N: 1, State: store.StateLoaded, Stage: store.StageEnforce, Agent: tetragon.Embedded, Policies: []string{name}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := json.Marshal(tetragon.PolicyInfo{Errors: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sensor := &tetragon.Agent{Address: tetragon.Embedded, Name: tetragon.SensorName, Abilities: tetragon.Abilities{Monitor: true},
+		Client: lister{listed: []*api.TracingPolicyStatus{
+			{Name: name, State: api.TracingPolicyState_TP_STATE_ENABLED, Mode: api.TracingPolicyMode_TP_MODE_ENFORCE, Info: string(info)}}}}
+	status, err := GetStatus(t.Context(), sensor, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.Unjudged != 2 {
+		t.Errorf("status %+v, want 2 that could not be judged", status)
+	}
+}
+
+// lister is an agent that lists policies, and does nothing else.
+type lister struct {
+	api.FineGuidanceSensorsClient
+	listed []*api.TracingPolicyStatus
+}
+
+func (l lister) ListTracingPolicies(context.Context, *api.ListTracingPoliciesRequest, ...grpc.CallOption) (*api.ListTracingPoliciesResponse, error) {
+	return &api.ListTracingPoliciesResponse{Policies: l.listed}, nil
 }
 
 func TestApplyRefusesBeforeItAsksTheAgent(t *testing.T) {

@@ -31,6 +31,9 @@ type Status struct {
 	// Replaced are the listed whose files were replaced since they were
 	// listed: they are acted on all the same.
 	Replaced []string `json:"replaced_since,omitempty"`
+	// Unjudged counts sockets of which the embedded sensor could not tell, for
+	// want of memory, whose they are: they were opened.
+	Unjudged uint64 `json:"unjudged,omitempty"`
 
 	// Recorded is the generation in force as it was recorded; nil if none is.
 	Recorded *store.Generation `json:"-"`
@@ -117,7 +120,7 @@ func getStatus(ctx context.Context, a *tetragon.Agent, s *store.Store) (*Status,
 		status.Stage, err = g.Stage, &DriftError{What: err.Error() + "; " + mendMoved}
 	} else {
 		err = status.compare(g, policies, a == nil || a.Monitor)
-		status.addUnseen(a, g, policies)
+		status.addInfo(a, g, policies)
 	}
 	if err == nil && g != nil {
 		if differs := compareDir(s, *g); differs != nil {
@@ -193,12 +196,17 @@ func (status *Status) compare(g *store.Generation, listed []*api.TracingPolicySt
 	return drift
 }
 
-// addUnseen sets the stage by what the agent cannot look into. It may do what it
-// was loaded to, and of no generation that is recorded, the worst.
-func (status *Status) addUnseen(a *tetragon.Agent, g *store.Generation, listed []*api.TracingPolicyStatus) {
+// addInfo adds what the embedded sensor tells beside the list. What it cannot
+// look into may do what it was loaded to, and of no generation that is recorded,
+// the worst.
+func (status *Status) addInfo(a *tetragon.Agent, g *store.Generation, listed []*api.TracingPolicyStatus) {
 	for _, st := range listed {
 		info, err := a.Info(st)
-		if err != nil || !info.Unseen {
+		if err != nil {
+			continue // the kills, which were read before, have told of it
+		}
+		status.Unjudged += info.Errors
+		if !info.Unseen {
 			continue
 		}
 		stage := store.StageEnforce

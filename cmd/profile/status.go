@@ -211,6 +211,9 @@ func humanStatus(s *enforcer.Status, drift error) string {
 	for _, file := range s.Replaced {
 		text += "replaced since it was listed, and listed still: " + showPath(file) + "\n"
 	}
+	if s.Unjudged > 0 {
+		text += fmt.Sprintf("could not be judged, for want of memory in the kernel, and was opened all the same: %s\n", counted(int(s.Unjudged), "socket"))
+	}
 	return text + killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
 }
 
