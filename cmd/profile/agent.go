@@ -46,7 +46,8 @@ func serveAgent(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("find the machine's name: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	// Not for others to open: what is in force is locked by /run/profile.
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return fmt.Errorf("make the socket's directory: %w", err)
 	}
 	lis, err := sensor.Listen(path, c.String("group"), slog.New(slog.NewTextHandler(os.Stderr, nil)))

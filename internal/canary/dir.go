@@ -50,8 +50,9 @@ func dir(dbPath, run, temp string) (string, error) {
 	var errs []error
 	for _, path := range paths {
 		if filepath.Dir(path) == run {
-			// Shared by all databases; a failure shows in the next step.
-			_ = os.Mkdir(run, 0o755)
+			// Shared by all databases, and whoever can open it can lock it. A
+			// failure shows in the next step.
+			_ = os.Mkdir(run, 0o711)
 		}
 		resolved, err := private(path)
 		if err == nil {

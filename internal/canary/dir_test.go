@@ -28,6 +28,22 @@ func TestDirIsBesideTheDatabase(t *testing.T) {
 	}
 }
 
+// Whoever could open the directory that all databases share could lock it, and
+// nothing could be brought into force or taken off.
+func TestTheSharedDirectoryIsNotForOthersToOpen(t *testing.T) {
+	run, taken := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "profile.db")
+	if err := os.Symlink(t.TempDir(), taken+".canary"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := dir(taken, run, t.TempDir())
+	if err != nil || filepath.Dir(got) != run {
+		t.Fatalf("dir = %q, %v, want one in %q", got, err, run)
+	}
+	if info, err := os.Stat(run); err != nil || info.Mode().Perm()&0o066 != 0 {
+		t.Errorf("mode %v (%v), want one that others can neither read nor write", info.Mode(), err)
+	}
+}
+
 func TestDirIsTheSameThroughALink(t *testing.T) {
 	real := filepath.Join(t.TempDir(), "profile.db")
 	link := filepath.Join(t.TempDir(), "link.db")

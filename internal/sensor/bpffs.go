@@ -50,7 +50,7 @@ func makePinRoot() (string, error) {
 		// Between a look at the mount and a directory made in it another process
 		// could unmount it, and the directory would be made in the mount point.
 		lock, err := lockAt(filepath.Dir(ownBPFFS), func() error {
-			return os.MkdirAll(filepath.Dir(ownBPFFS), 0o700)
+			return os.MkdirAll(filepath.Dir(ownBPFFS), 0o711) // the socket of profile agent may be in it
 		})
 		if err != nil {
 			return "", fmt.Errorf("make a mount point for a bpffs: %w; %s", err, mountYourself)
