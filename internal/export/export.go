@@ -188,9 +188,9 @@ func byRow(a, b store.Evidence) int {
 	return cmp.Or(strings.Compare(a.Key.Path, b.Key.Path), strings.Compare(a.Key.Scope, b.Key.Scope), strings.Compare(a.Session, b.Session))
 }
 
-// bySessionKnown orders what two exports say of one session: that it ended says
-// more than that it was live, and of two that were live the later says more, or
-// that which claims less.
+// bySessionKnown orders what two exports say of one session: the later says more,
+// then that which claims less, then that which says that it ended. A live one
+// that was brought in may have been taken for killed meanwhile.
 func bySessionKnown(a, b store.Session) int {
 	last := func(s store.Session) time.Time {
 		if n := len(s.Windows); n > 0 {
@@ -198,11 +198,12 @@ func bySessionKnown(a, b store.Session) int {
 		}
 		return time.Time{}
 	}
-	return cmp.Or(cmp.Compare(count(!a.Ended.IsZero()), count(!b.Ended.IsZero())), last(a).Compare(last(b)),
-		cmp.Compare(len(a.Narrowed), len(b.Narrowed)), byText(a, b))
+	return cmp.Or(last(a).Compare(last(b)), cmp.Compare(len(a.Gaps), len(b.Gaps)), cmp.Compare(len(a.Narrowed), len(b.Narrowed)),
+		cmp.Compare(count(!a.Ended.IsZero()), count(!b.Ended.IsZero())), byText(a, b))
 }
 
-// byRowKnown orders what two exports say of one row: it only ever grows.
+// byRowKnown orders what two exports say of one row: it only ever grows, but for
+// what is still going, of which that says more which claims less.
 func byRowKnown(a, b store.Evidence) int {
 	counted := func(e store.Evidence) (n uint64) {
 		for _, t := range e.Files {
@@ -216,7 +217,13 @@ func byRowKnown(a, b store.Evidence) int {
 		}
 		return n
 	}
-	return cmp.Or(a.LastSeen.Compare(b.LastSeen), cmp.Compare(counted(a), counted(b)), byText(a, b))
+	spoilt := func(e store.Evidence) (n uint64) {
+		for _, t := range e.Files {
+			n += t.Going.Touched + uint64(len(t.Unseen))
+		}
+		return n
+	}
+	return cmp.Or(a.LastSeen.Compare(b.LastSeen), cmp.Compare(counted(a), counted(b)), cmp.Compare(spoilt(a), spoilt(b)), byText(a, b))
 }
 
 // byText is the last resort: it makes no sense but is always the same.

@@ -343,3 +343,59 @@ func TestOfOneSessionThatWhichClaimsLessIsTaken(t *testing.T) {
 		}
 	}
 }
+
+// A database takes a live session that was brought in for one that was killed,
+// once somebody learns into it. Another export of that session knows more.
+func TestALiveSessionIsNotOverBecauseItWasTakenForKilled(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	window := func(d time.Duration) []store.Window { return []store.Window{{From: at, To: at.Add(d)}} }
+	gap := []store.Gap{{From: at.Add(time.Minute), To: at.Add(2 * time.Minute), Cause: "lost"}}
+	killed := store.Session{ID: "s", Started: at, Windows: window(time.Minute), Ended: at.Add(time.Minute), End: store.EndKilled}
+	for _, c := range []struct {
+		name string
+		live store.Session
+	}{
+		{"later", store.Session{ID: "s", Started: at, Windows: window(time.Hour), Gaps: gap}},
+		{"with what was lost since", store.Session{ID: "s", Started: at, Windows: window(time.Minute), Gaps: gap}},
+	} {
+		for _, pair := range [][2]store.Session{{killed, c.live}, {c.live, killed}} {
+			all := Merge(&Export{Sessions: pair[:1]}, &Export{Sessions: pair[1:]})
+			if len(all.Sessions) != 1 || len(all.Sessions[0].Gaps) != 1 {
+				t.Errorf("%s: merged %+v, want the gap", c.name, all.Sessions)
+			}
+		}
+	}
+	ended := store.Session{ID: "s", Started: at, Windows: window(time.Minute), Ended: at.Add(time.Minute), End: store.EndStopped}
+	live := ended
+	live.Ended, live.End = time.Time{}, ""
+	for _, pair := range [][2]store.Session{{ended, live}, {live, ended}} {
+		if all := Merge(&Export{Sessions: pair[:1]}, &Export{Sessions: pair[1:]}); all.Sessions[0].Ended.IsZero() {
+			t.Errorf("merged %+v, want the end", all.Sessions)
+		}
+	}
+}
+
+// A row can change without that anything more was seen.
+func TestOfOneRowThatWhichClaimsLessIsTaken(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	row := func(g store.Going, alive ...store.Process) []store.Evidence {
+		return []store.Evidence{{Key: store.Key{Scope: "host", Path: "/bin/a"}, Session: "s", FirstSeen: at, LastSeen: at,
+			Files: []store.Tally{{Seen: 1, Going: g, Unseen: alive, UnseenCount: 1}}}}
+	}
+	clean, touched := store.Going{Clean: 1, Oldest: at, Newest: at, OldestAny: at, NewestAny: at}, store.Going{Touched: 1, OldestAny: at, NewestAny: at}
+	one := store.Process{PID: 7, Start: at}
+	for _, c := range []struct {
+		name       string
+		less, more []store.Evidence
+	}{
+		{"touched by a gap", row(clean, one), row(touched, one)},
+		{"one more of them alive", row(clean, one), row(clean, one, store.Process{PID: 8, Start: at})},
+	} {
+		for _, pair := range [][2][]store.Evidence{{c.less, c.more}, {c.more, c.less}} {
+			got := Merge(&Export{Evidence: pair[0]}, &Export{Evidence: pair[1]}).Evidence
+			if diff := cmp.Diff(c.more, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", c.name, diff)
+			}
+		}
+	}
+}
