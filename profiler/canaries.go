@@ -71,16 +71,21 @@ func (l *learner) notOpened() error {
 // the next is due ends the window. It returns when the stream or the context
 // ends, or learning must begin anew.
 func (l *learner) beat(ctx context.Context) error {
-	ticks := time.NewTicker(canaryEvery)
+	ticks, looks := time.NewTicker(canaryEvery), time.NewTicker(lookEvery)
 	defer ticks.Stop()
+	defer looks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.events.done:
 			return l.events.err
+		case <-looks.C:
+			l.lookInForce(ctx, false)
+			continue
 		case <-ticks.C:
 		}
+		l.lookInForce(ctx, true)
 		back := l.prove(ctx, l.events, canaryEvery)
 		switch {
 		case ctx.Err() != nil:

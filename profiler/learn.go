@@ -124,6 +124,7 @@ func (l *learner) run(ctx context.Context) error {
 // learn watches and flushes.
 func (l *learner) learn(ctx context.Context) error {
 	l.lookUpListed(ctx)
+	steady := context.WithoutCancel(ctx)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
@@ -152,20 +153,38 @@ func (l *learner) learn(ctx context.Context) error {
 				l.Opened(at)
 			}
 		case <-over:
-			l.session.End = store.EndTime
 			stop()
-			return <-done
+			err := l.await(steady, done, second.C, from)
+			l.session.End = store.EndTime
+			return err
 		case <-ctx.Done():
+			err := l.await(steady, done, second.C, from)
 			l.session.End = store.EndStopped
 			if errors.Is(context.Cause(ctx), ErrCommandEnded) {
 				l.session.End = store.EndCommand
 			}
-			return <-done
+			return err
 		case <-second.C:
-			l.lookUpListed(context.WithoutCancel(ctx))
+			l.lookUpListed(steady)
 			if !from.IsZero() {
-				l.tryFlush(context.WithoutCancel(ctx))
+				l.tryFlush(steady)
 				l.report(time.Since(from))
+			}
+		}
+	}
+}
+
+// await waits for the end of what watches. What was lost of the last can take a
+// minute to find out: meanwhile it goes on as before, if a window has opened.
+func (l *learner) await(ctx context.Context, done <-chan error, seconds <-chan time.Time, opened time.Time) error {
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-seconds:
+			l.lookUpListed(ctx)
+			if !opened.IsZero() {
+				l.tryFlush(ctx)
 			}
 		}
 	}

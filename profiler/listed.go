@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"profile/internal/tetragon"
 	"profile/store"
@@ -26,18 +25,30 @@ type listing struct {
 // sockets are attempts. The later listing counts where there are several.
 func (f *Fold) SetListed(all []listing) { f.listed = all }
 
-// stageOf is the stage in which an executable is listed, "" if it is not.
-// A container may share the host's pid namespace.
-func (f *Fold) stageOf(key store.Key, amongHosts bool) string {
+// stageOf is the stage in which an executable is listed, "" if it is not, of
+// what it did at a time. A container may share the host's pid namespace.
+func (f *Fold) stageOf(key store.Key, amongHosts bool, at int64) string {
 	if key.Scope != store.HostScope && !amongHosts {
 		return "" // a policy acts on the host's pid namespace alone
 	}
 	for _, l := range slices.Backward(f.listed) {
 		if _, ok := slices.BinarySearch(l.paths, key.Path); ok {
+			if _, before := f.taken[l.generation]; !before {
+				f.taken[l.generation] = at
+			}
 			return l.stage
 		}
 	}
 	return ""
+}
+
+// lapsed says that a generation no longer acts: what was taken for attempts
+// since it was last found to may have been none.
+func (f *Fold) lapsed(generation uint64) {
+	if at, some := f.taken[generation]; some {
+		f.gap(at, f.latest, fmt.Sprintf("generation %d acts no more; network use may have been taken for attempts", generation), 0)
+		delete(f.taken, generation)
+	}
 }
 
 // setListed tells the fold what of all that is listed is acted on.
@@ -89,53 +100,4 @@ func (l *learner) readListed(ctx context.Context) ([]listing, error) {
 		return nil
 	})
 	return l.listed, err
-}
-
-// findForgotten asks the agent which generations it has forgotten, as one does
-// that was restarted: they act on nobody.
-func (l *learner) findForgotten(ctx context.Context) error {
-	if l.told {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	all, err := l.Agent.Policies(ctx, strings.TrimSuffix(tetragon.EnforcePrefix, "-")) // as one that was printed begins
-	if err != nil {
-		return fmt.Errorf("look up what is in force: %w", err)
-	}
-	var has []string
-	for _, st := range all {
-		has = append(has, st.GetName())
-	}
-	forgotten, others := map[uint64]bool{}, slices.Clone(has)
-	err = l.Store.View(ctx, func(tx *store.Tx) error {
-		states, err := tx.GenerationStates()
-		for _, st := range states {
-			if st.State != store.StateLoaded && st.State != store.StateLoading {
-				continue
-			}
-			g, err := tx.Generation(st.N)
-			if err != nil {
-				return err
-			}
-			if g == nil {
-				continue
-			}
-			own := func(name string) bool { return slices.Contains(g.Policies, name) }
-			forgotten[st.N] = st.State == store.StateLoaded && !slices.ContainsFunc(has, own)
-			others = slices.DeleteFunc(others, own)
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("look up what is in force: %w", err)
-	}
-	if len(others) > 0 {
-		l.Log.Warn("policies are in force that are not of this database: what they kill, or count in monitor, is learned as network use", "policies", others)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgotten = forgotten
-	l.setListed(l.fold.listed)
-	return nil
 }

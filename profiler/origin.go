@@ -133,9 +133,10 @@ func (l *learner) leaveCanaries() bool {
 	l.origin.settle()
 	l.bird, l.session.BootID, l.session.Machine = nil, "", ""
 	cfg := l.config()
-	was := l.fold.cfg
+	was, listed := l.fold.cfg, l.fold.listed
 	cfg.NoExecs, cfg.Forks, cfg.Uses = was.NoExecs, was.Forks, was.Uses // as it was deployed
 	l.fold = NewFold(cfg)
+	l.fold.SetListed(listed)
 	for _, ev := range early {
 		l.fold.Event(ev)
 	}

@@ -3,13 +3,19 @@ package profiler
 import (
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"profile/internal/tetragon"
+	"profile/store"
 )
 
 func TestAnEventIsOfThisHostByItsNodeItsTimeAndItsBoot(t *testing.T) {
@@ -50,5 +56,28 @@ func TestAnEventIsOfThisHostByItsNodeItsTimeAndItsBoot(t *testing.T) {
 		if got := ofThisHost(c.ev); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
+	}
+}
+
+// What came before it was found out is folded anew, with what is listed.
+func TestWhatIsListedIsSoForAnAgentOfAnotherHost(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Labels = false })
+	var early []*api.GetEventsResponse
+	w.tap = func(ev *api.GetEventsResponse) { early = append(early, proto.Clone(ev).(*api.GetEventsResponse)) }
+	w.exec(10, "/bin/listed")
+	w.socket(10, 2, 1)
+	w.exit(10)
+	l := &learner{
+		Options: Options{Agent: &tetragon.Agent{Name: "tetragon"}, Log: slog.New(slog.DiscardHandler)},
+		session: store.Session{ID: "s"}, fold: w.f, origin: origin{early: early, since: time.Now().Add(-time.Minute)},
+	}
+	l.setListed([]listing{{1, []string{"/bin/listed"}, store.StageEnforce}})
+	if !l.leaveCanaries() {
+		t.Fatal("it is taken for one of this host")
+	}
+	rows := l.fold.Changed()
+	i := slices.IndexFunc(rows, func(e *store.Evidence) bool { return e.Key.Path == "/bin/listed" })
+	if i < 0 || len(rows[i].Files[0].Network) != 0 || len(rows[i].Attempts) != 1 {
+		t.Errorf("rows %+v, want an attempt", rows)
 	}
 }

@@ -35,6 +35,7 @@ type learner struct {
 	loaded     []string // policies
 	whole      bool     // all that the session needs of them is
 	narrowing  narrowing
+	inForce    inForce
 	metrics    *metrics // nil if there are none
 
 	mu        sync.Mutex // guards the fold, and:
@@ -75,6 +76,7 @@ func newLearner(o Options, bird *canary.Canary) (*learner, error) {
 			Started: now,
 		},
 	}
+	l.inForce.ours = map[string]bool{}
 	l.narrowing.pace = cmp.Or(o.pace, usualPace)
 	if o.Metrics != "" {
 		l.metrics = &metrics{url: o.Metrics}

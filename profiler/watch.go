@@ -175,16 +175,21 @@ func (l *learner) tellUncounted() {
 
 // poll asks after losses where there are no canaries.
 func (l *learner) poll(ctx context.Context) error {
-	ticks := time.NewTicker(pollEvery)
+	ticks, looks := time.NewTicker(pollEvery), time.NewTicker(lookEvery)
 	defer ticks.Stop()
+	defer looks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.events.done:
 			return l.events.err
+		case <-looks.C:
+			l.lookInForce(ctx, false)
+			continue
 		case <-ticks.C:
 		}
+		l.lookInForce(ctx, true)
 		asked := time.Now()
 		if l.counts() {
 			l.mu.Lock()

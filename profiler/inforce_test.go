@@ -1,0 +1,144 @@
+package profiler_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"profile/internal/agenttest"
+	"profile/internal/cgroup"
+	"profile/internal/tetragon"
+	"profile/profiler"
+	"profile/store"
+)
+
+// What others bring into force while a learner learns is warned of once.
+func TestPoliciesOfOthersThatAppearAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+	agent, s := fake.Remote(t), newStore(t)
+	var log strings.Builder
+	l := start(t, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	(&node{t: t, agent: fake}).runs(100, "/usr/bin/other", true)
+	time.Sleep(profiler.PollEvery + time.Second)
+	if err := agent.Add(t.Context(), killing("profile-enforce-else", "/usr/bin/listed")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * profiler.PollEvery)
+	l.end(t)
+	if n := strings.Count(log.String(), "not of this database"); n != 1 || !strings.Contains(log.String(), "profile-enforce-else") {
+		t.Errorf("said %d times: %s", n, log.String())
+	}
+}
+
+// listing puts a generation into a database that lists one path.
+func listing(t *testing.T, s *store.Store, agent *tetragon.Agent, policy, path string) {
+	t.Helper()
+	gen := store.Generation{N: 1, Policies: []string{policy}, State: store.StateLoaded, Stage: store.StageEnforce, Agent: agent.Address,
+		Cgroup: "/", Paths: []string{path}, Families: []string{"inet"}, Since: time.Now()}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutGeneration(&gen) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A policy that is taken off behind the back of its database acts on nobody: what
+// it listed uses the network from then on, and what was taken for attempts
+// meanwhile is a gap.
+func TestWhatNoLongerActsHidesNoNetworkUse(t *testing.T) {
+	t.Parallel()
+	const policy = "profile-enforce-0123456789ab-g1"
+	for _, c := range []struct {
+		name  string
+		tried bool // before it is noticed
+	}{{"a socket before it is noticed", true}, {"none", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+			agent, s := fake.Remote(t), newStore(t)
+			if err := agent.Add(t.Context(), killing(policy, "/usr/bin/listed")); err != nil {
+				t.Fatal(err)
+			}
+			listing(t, s, agent, policy, "/usr/bin/listed")
+			l := start(t, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+			n := &node{t: t, agent: fake}
+			n.forks(7, 8)
+			n.runs(99, "/usr/bin/other", true)
+			n.runs(100, "/usr/bin/listed", true) // it acts still
+			time.Sleep(2 * profiler.PollEvery)
+			if err := agent.Delete(t.Context(), policy); err != nil {
+				t.Fatal(err)
+			}
+			if c.tried {
+				n.runs(101, "/usr/bin/listed", true)
+			}
+			time.Sleep(3 * profiler.PollEvery)
+			n.runs(102, "/usr/bin/listed", true)
+			time.Sleep(profiler.PollEvery)
+			session := l.end(t)
+			row := readRows(t, s)["/usr/bin/listed"]
+			if len(row.Files[0].Network) != 1 {
+				t.Errorf("no network use: %+v", row)
+			}
+			if gap := len(session.Gaps) == 1 && strings.Contains(session.Gaps[0].Cause, "acts no more"); gap != c.tried {
+				t.Errorf("gaps %s", gapsOf(t, session))
+			}
+		})
+	}
+}
+
+// An agent loads its policy directory some seconds after it answers: what it
+// kills from then on makes no network user.
+func TestWhatIsLoadedLateIsListed(t *testing.T) {
+	t.Parallel()
+	const policy = "profile-enforce-0123456789ab-g1"
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+	agent, s := fake.Remote(t), newStore(t)
+	listing(t, s, agent, policy, "/usr/bin/listed")
+	l := start(t, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	n := &node{t: t, agent: fake}
+	n.runs(99, "/usr/bin/other", true)
+	time.Sleep(profiler.PollEvery)
+	if err := agent.Add(t.Context(), killing(policy, "/usr/bin/listed")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * profiler.PollEvery)
+	n.runs(100, "/usr/bin/listed", true)
+	time.Sleep(idle)
+	l.end(t)
+	if row := readRows(t, s)["/usr/bin/listed"]; len(row.Files[0].Network) != 0 || len(row.Attempts) != 1 {
+		t.Errorf("%+v, want an attempt", row)
+	}
+}
+
+// What was lost of the last is found out for half a minute, in which what comes
+// is stored as before.
+func TestWhatComesWhileASessionEndsIsStored(t *testing.T) {
+	t.Parallel()
+	fake := agenttest.Start(t, agenttest.Options{Version: "v1.7.0"})
+	s := newStore(t)
+	l := start(t, profiler.Options{Agent: fake.Remote(t), Store: s, Group: cgroup.Group{Path: "/"}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	n := &node{t: t, agent: fake}
+	n.runs(99, "/usr/bin/net", true)
+	time.Sleep(profiler.PollEvery + time.Second)
+	fake.Lose(7)
+	l.stop()
+	time.Sleep(idle)
+	n.runs(100, "/usr/bin/late", true)
+	time.Sleep(3 * time.Second)
+	select {
+	case <-l.done:
+		t.Fatal("the session has ended")
+	default:
+	}
+	if row, ok := readRows(t, s)["/usr/bin/late"]; !ok || len(row.Files[0].Network) != 1 {
+		t.Errorf("row %+v, want the network use", row)
+	}
+	if one := readSessions(t, s)[0]; !one.Ended.IsZero() || one.End != "" {
+		t.Errorf("the session ended %s, %q", one.Ended, one.End)
+	}
+	<-l.done
+	if one := readSessions(t, s)[0]; one.Ended.IsZero() || one.End != store.EndStopped {
+		t.Errorf("the session ended %s, %q", one.Ended, one.End)
+	}
+}
