@@ -294,7 +294,7 @@ func (x *explainer) planned(ctx context.Context, path string, keys [][]store.Evi
 	if err := p.name(ctx, x.tx); err != nil {
 		return told, err
 	}
-	p.decide(path, keys)
+	p.decide(p.look(path, keys))
 	_, listed := p.enforce[path]
 	switch why := p.held[path]; {
 	case listed:

@@ -33,13 +33,12 @@ func unenforceable(file string) string {
 	return ""
 }
 
-// decide puts one path into the plan, or holds it. keys has its evidence, the
-// rows of one scope after the other; none of a path that was not learned.
-func (p *planner) decide(file string, keys [][]store.Evidence) {
+// decide puts one path into the plan, or holds it.
+func (p *planner) decide(c *candidate) {
+	file := c.file
 	given, included := p.included[file]
 	protected := p.protect.why(file)
 	listed := p.listed[file]
-	host, containers := splitScopes(keys)
 	switch why := unenforceable(file); {
 	case why != "":
 		if p.wanted(file) || included || p.inDirs[file] || listed {
@@ -50,13 +49,13 @@ func (p *planner) decide(file string, keys [][]store.Evidence) {
 	case included && (given || protected == ""), p.inDirs[file] && protected == "":
 		p.list(file, p.here(file))
 	case listed && p.stays:
-		p.keep(file, host, protected)
+		p.keep(c, protected)
 	case included:
 		p.held[file] = "protected (" + protected + "): --include needs its full resolved path as it is written here"
 	case p.inDirs[file]:
 		p.held[file] = "protected (" + protected + ")"
-	case len(keys) > 0 && (p.wanted(file) || listed):
-		p.learn(file, host, containers, protected)
+	case c.learned() && (p.wanted(file) || listed):
+		p.learn(c, protected)
 	case listed:
 		p.held[file] = "not learned"
 	}
@@ -71,14 +70,14 @@ func (p *planner) list(file string, id store.FileID) { p.enforce[file] = id }
 
 // keep keeps a listing of the generation in force, whatever has become of the
 // executable: only a person lifts it, or the step from monitor to enforce.
-func (p *planner) keep(file string, host []store.Evidence, protected string) {
-	v, _ := p.c.judge(host)
+func (p *planner) keep(c *candidate, protected string) {
+	file, v := c.file, c.verdict
 	if p.unpromoted(file, v.Attempts) {
 		p.held[file], p.lifted[file] = p.tellWould(file, v.Attempts), true
 		return
 	}
 	p.list(file, p.keptFile(file, v))
-	if v.Kind == Quiet && p.uncovered(file, host) == "" {
+	if v.Kind == Quiet && p.uncovered(file, c.host) == "" {
 		p.learned = true
 	} else {
 		p.kept = true
@@ -108,12 +107,12 @@ func (p *planner) keptFile(file string, v Verdict) store.FileID {
 }
 
 // learn lists an executable that is quiet, unless something holds it.
-func (p *planner) learn(file string, host []store.Evidence, containers [][]store.Evidence, protected string) {
-	if len(host) == 0 {
-		p.held[file] = "seen only in " + tellScope(containers[0][0].Key.Scope) + ", and never on the host, whose processes a policy is for"
+func (p *planner) learn(c *candidate, protected string) {
+	file, v := c.file, c.verdict
+	if len(c.host) == 0 {
+		p.held[file] = "seen only in " + tellScope(c.containers[0][0].Key.Scope) + ", and never on the host, whose processes a policy is for"
 		return
 	}
-	v, _ := p.c.judge(host)
 	if why := tellVerdict(v); why != "" {
 		p.held[file] = why
 		return
@@ -127,7 +126,7 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 	if protected != "" {
 		hold("protected (" + protected + ")")
 	}
-	hold(p.uncovered(file, host))
+	hold(p.uncovered(file, c.host))
 	hold(p.runtime(file, v.Entries))
 	if f, changes := familyOf(file); changes {
 		hold("its path changes: " + f.why)
@@ -135,21 +134,17 @@ func (p *planner) learn(file string, host []store.Evidence, containers [][]store
 	if p.unpromoted(file, v.Attempts) {
 		hold(p.tellWould(file, v.Attempts))
 	}
-	why = append(why, p.notQuiet(containers)...)
-	var id store.FileID // of the file there now; unknown if that cannot be said
-	if !p.o.Remote {
-		var err error
-		id, err = identify(file)
-		if len(v.Files) > 0 || p.learnedHere(host) {
-			hold(compare(id, err, v.Files))
-			hold(p.alive.startNotSeen(p.c, host))
-		}
+	why = append(why, p.notQuiet(c.containers)...)
+	if !p.o.Remote && (len(v.Files) > 0 || p.learnedHere(c.host)) {
+		hold(compare(c.now, c.nowErr, v.Files))
+		hold(p.alive.startNotSeen(p.c, c.host))
 	}
 	if len(why) > 0 {
 		p.held[file] = strings.Join(why, "; ")
 		return
 	}
 	p.learned = true
+	id := c.now
 	if len(v.Files) > 0 && !id.Known() {
 		id = v.Files[0]
 	}

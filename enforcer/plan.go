@@ -108,7 +108,7 @@ func BuildPlan(ctx context.Context, tx *store.Tx, o PlanOptions) (*Plan, error) 
 		return nil, err
 	}
 	for _, file := range p.unlearned() {
-		p.decide(file, nil)
+		p.decide(&candidate{file: file})
 	}
 	return p.finish()
 }
@@ -208,31 +208,15 @@ func (p *planner) checkCoverage() error {
 
 // judgeLearned decides on every path that there is evidence of.
 func (p *planner) judgeLearned(ctx context.Context, tx *store.Tx) error {
-	var pending [][]store.Evidence // the keys of one path
-	flush := func() {
-		if len(pending) > 0 {
-			p.decide(pending[0][0].Key.Path, pending)
-		}
-		pending = nil
-	}
-	for rows, err := range ahead(tx.Executables()) {
+	for c, err := range ahead(p.candidates(tx)) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
 			return err
 		}
-		if len(pending) > 0 && pending[0][0].Key.Path != rows[0].Key.Path {
-			flush()
-		}
-		for _, row := range rows {
-			if _, ok := p.c.known[row.Session]; !ok {
-				return fmt.Errorf("evidence of %q names session %q, which is not recorded", row.Key.Path, row.Session)
-			}
-		}
-		pending = append(pending, rows)
+		p.decide(c)
 	}
-	flush()
 	return nil
 }
 
