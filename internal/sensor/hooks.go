@@ -1,7 +1,11 @@
 package sensor
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 
@@ -95,15 +99,42 @@ func (h hooks) seeing(families []int32) hooks {
 // probe finds out by loading what this kernel takes: versions do not tell
 // (FACTS 23). It does so once.
 var probe = sync.OnceValues(func() (hooks, error) {
+	if err := mayLoad(); err != nil {
+		return hooks{}, err
+	}
 	if attaches("probe_create") == nil {
 		return createHooks(), nil
 	}
 	killErr := loads("probe_kill")
-	if err := loads("observe_socket"); err != nil {
+	err := loads("observe_socket")
+	if errors.Is(err, fs.ErrPermission) {
+		return hooks{}, fmt.Errorf("this process may not load BPF programs: root may not in a user namespace, as a rootless container has, nor where an LSM forbids it: %w", err)
+	}
+	if err != nil {
 		return hooks{}, fmt.Errorf("this kernel takes neither %s nor %s: %w", hookCreate, hookCgroup, err)
 	}
 	return cgroupHooks(killErr == nil, attaches("probe_raw") == nil, attaches("probe_received") == nil), nil
 })
+
+// lockdownFile says how far the kernel is locked down, where securityfs is mounted.
+const lockdownFile = "/sys/kernel/security/lockdown"
+
+// mayLoad says what keeps this process from loading any program. The kernel's
+// own word for it would be a helper that it does not know, or a limit.
+func mayLoad() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return fmt.Errorf("ask for the capabilities of this process: %w", err)
+	}
+	if sets[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return fmt.Errorf("this takes the capability CAP_SYS_ADMIN, which this process does not have; a container has it that is privileged: %w", fs.ErrPermission)
+	}
+	if state, err := os.ReadFile(lockdownFile); err == nil && bytes.Contains(state, []byte("[confidentiality]")) {
+		return fmt.Errorf("this kernel is locked down to confidentiality (%s), so that no BPF program may read what it has of a process: boot it with lockdown=integrity", lockdownFile)
+	}
+	return nil
+}
 
 // loads tries to load one program.
 func loads(name string) error {
