@@ -166,3 +166,25 @@ func TestAnAnswerThatAnotherHasOvertakenIsNotRecorded(t *testing.T) {
 		t.Errorf("asked %d times, and recorded are %+v, %+v; want 8 kills, of the second answer", asked, g.Kills, g.Counters)
 	}
 }
+
+func TestThatAnAgentWasRestartedIsTold(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		s, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(t.Context(), func(tx *store.Tx) error {
+			return tx.PutGeneration(&store.Generation{N: 1, State: store.StateReleased, Stage: store.StageEnforce,
+				Policies: []string{"p"}, Counters: []store.Counter{{Policy: "p", Count: 3, Anew: anew}}, Kills: []store.Kill{{Kills: 2}}})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		status, err := GetStatus(t.Context(), nil, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status.Restarted != anew {
+			t.Errorf("restarted %v, want %v", status.Restarted, anew)
+		}
+	}
+}

@@ -35,6 +35,10 @@ type Status struct {
 	// want of memory, whose they are: they were opened.
 	Unjudged uint64 `json:"unjudged,omitempty"`
 
+	// Restarted says that an agent was seen to have been restarted, which does
+	// not tell what it did between when it was last asked and then: the counts
+	// are at least so many.
+	Restarted bool `json:"-"`
 	// Recorded is the generation in force as it was recorded; nil if none is.
 	Recorded *store.Generation `json:"-"`
 }
@@ -143,6 +147,9 @@ func (status *Status) readKills(ctx context.Context, s *store.Store) error {
 		if err != nil {
 			return err
 		}
+		status.Restarted = slices.ContainsFunc(all, func(g store.Generation) bool {
+			return slices.ContainsFunc(g.Counters, func(c store.Counter) bool { return c.Anew })
+		})
 		sum := sumKills(all)
 		for _, file := range slices.Sorted(maps.Keys(sum)) {
 			if k := sum[file]; k.Kills > 0 {

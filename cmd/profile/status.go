@@ -214,7 +214,11 @@ func humanStatus(s *enforcer.Status, drift error) string {
 	if s.Unjudged > 0 {
 		text += fmt.Sprintf("could not be judged, for want of memory in the kernel, and was opened all the same: %s\n", counted(int(s.Unjudged), "socket"))
 	}
-	return text + killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
+	text += killLines("killed", s.Kills) + killLines("would have been killed", s.WouldKill)
+	if s.Restarted {
+		text += "these counts are at least so many: an agent was restarted, and what it did after it was last asked is not told\n"
+	}
+	return text
 }
 
 func killLines(what string, kills []enforcer.KillRow) string {

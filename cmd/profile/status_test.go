@@ -18,3 +18,14 @@ func TestKillsThatNobodyTimesHaveNoTime(t *testing.T) {
 		t.Errorf("%q", lines[1])
 	}
 }
+
+// What an agent did since it was last asked is lost with its restart.
+func TestCountsOverARestartAreAtLeastSoMany(t *testing.T) {
+	s := &enforcer.Status{Stage: enforcer.StageNone, Kills: []enforcer.KillRow{{Count: 4}}}
+	for _, restarted := range []bool{false, true} {
+		s.Restarted = restarted
+		if text := humanStatus(s, nil); strings.Contains(text, "at least") != restarted {
+			t.Errorf("restarted %v: %q", restarted, text)
+		}
+	}
+}
