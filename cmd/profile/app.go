@@ -13,7 +13,7 @@ import (
 const defaultDB = "/var/lib/profile/profile.db"
 
 func newApp() *cli.App {
-	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version"}
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
 	app := &cli.App{
 		Name:  "profile",
 		Usage: "take the network from programs that never needed it",
@@ -25,7 +25,7 @@ func newApp() *cli.App {
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "db", Usage: "the database of what was learned and enforced", Value: defaultDB, TakesFile: true},
+			&cli.StringFlag{Name: "db", Usage: "the database of what was learned and enforced, at `PATH`", Value: defaultDB, TakesFile: true},
 		},
 		Commands: []*cli.Command{learnCommand(), reportCommand(), explainCommand(), enforceCommand(), statusCommand(), releaseCommand(), exportCommand(), importCommand(), mergeCommand(), diffCommand(), dbCommand(), agentCommand()},
 		Action: func(c *cli.Context) error {
@@ -52,6 +52,11 @@ func finish(commands []*cli.Command, onUsageError cli.OnUsageErrorFunc) {
 		cmd.OnUsageError = onUsageError
 		cmd.HideHelpCommand = true
 		cmd.UseShortOptionHandling = false
+		for _, flag := range cmd.Flags {
+			if b, ok := flag.(*cli.BoolFlag); ok {
+				b.DisableDefaultText = true // it is false
+			}
+		}
 		if len(cmd.Subcommands) == 0 {
 			cmd.Before = checkCall // what stands behind others are theirs
 		}

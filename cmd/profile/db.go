@@ -30,7 +30,7 @@ func dbCommand() *cli.Command {
 				Name: "prune", Usage: "delete old sessions with all that was learned in them",
 				UsageText:   "profile [--db PATH] db prune --older-than D",
 				Description: "What used the network only then is no longer known to. Generations stay, with what they killed.",
-				Flags:       []cli.Flag{&cli.StringFlag{Name: "older-than", Usage: "delete sessions that ended before `TIME`, or longer than a duration such as 30d ago"}},
+				Flags:       []cli.Flag{&cli.StringFlag{Name: "older-than", Usage: "delete sessions that ended before `TIME`: 2026-01-31, 2026-01-31T08:00:00Z, or a duration such as 30d ago"}},
 				Action:      pruneDB,
 			},
 		},

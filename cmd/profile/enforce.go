@@ -40,7 +40,7 @@ func enforceCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "only", Usage: "plan only learned executables that match `GLOB`; may be repeated"},
 			&cli.StringSliceFlag{Name: "include", Usage: "enforce `PATH` whatever was learned; a protected one must be named in full; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "never enforce `PATH`, and lift it if it is listed; may be repeated"},
-			&cli.StringSliceFlag{Name: "protect", Usage: "hold executables that match `PATTERN`; may be repeated"},
+			&cli.StringSliceFlag{Name: "protect", Usage: "hold executables that match `PATTERN`, a name such as vpn-* or a path such as /opt/vpn/**; may be repeated"},
 			&cli.StringSliceFlag{Name: "dir", Usage: "enforce every executable below `DIR`, learned or not; may be repeated"},
 			vsockFlag(),
 			&cli.BoolFlag{Name: "wider", Usage: "enforce more widely than was learned"},
