@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"profile/enforcer"
 	"profile/internal/cgroup"
@@ -137,7 +133,7 @@ func (e *enforcing) enforce(c *cli.Context) (err error) {
 		fmt.Printf("generation %d lists that already\n", g.N)
 		return nil
 	}
-	if err := confirm(e.yes, "Apply this plan?"); err != nil {
+	if err := confirm(c.Context, e.yes, "Apply this plan?"); err != nil {
 		return err
 	}
 	g, err = enforcer.Apply(c.Context, o)
@@ -223,28 +219,6 @@ func (e *enforcing) plan(ctx context.Context) (*enforcer.Plan, error) {
 		return err
 	})
 	return plan, err
-}
-
-// canAsk reports whether there is a person at a terminal.
-func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
-
-// confirm asks on the terminal. Without one, and without --yes, nothing is done.
-func confirm(yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if !canAsk() {
-		return errors.New("nothing was changed: there is no terminal to ask on; say --yes")
-	}
-	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was changed")
-	}
-	return nil
 }
 
 // connect takes the agent that was named, else the kind that learned.

@@ -52,7 +52,7 @@ func importCommand() *cli.Command {
 		UsageText:   "profile [--db PATH] import FILE… (- is standard input)",
 		Description: "A session that is there already is not counted twice.",
 		Action: func(c *cli.Context) error {
-			return bringIn(c, "an export", readExport)
+			return bringIn(c, "an export", func(name string) (*export.Export, error) { return readExport(c.Context, name) })
 		},
 	}
 }
@@ -133,9 +133,9 @@ func countKnown(tx *store.Tx, sessions []store.Session) (int, error) {
 	return known, nil
 }
 
-func readExport(name string) (*export.Export, error) {
+func readExport(ctx context.Context, name string) (*export.Export, error) {
 	if name == "-" {
-		return export.Read(os.Stdin)
+		return export.Read(input{ctx})
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -224,7 +224,7 @@ func openSide(c *cli.Context, name string, ours func() (*export.Export, error)) 
 	}
 	x, err := exportOfFile(c.Context, name)
 	if errors.Is(err, store.ErrNotDatabase) {
-		if x, err = readExport(name); err != nil {
+		if x, err = readExport(c.Context, name); err != nil {
 			err = fmt.Errorf("%s is no database, nor is it an export: %w", name, err)
 		}
 	}

@@ -31,7 +31,7 @@ func learnFrom(c *cli.Context) error {
 	}
 	shown := newProgress(os.Stderr)
 	session, err := profiler.LearnRecord(c.Context, profiler.RecordOptions{
-		Store: st, Files: files, Stdin: os.Stdin,
+		Store: st, Files: files, Stdin: input{c.Context},
 		Only: c.StringSlice("only"), KeepArgs: c.Bool("keep-args"),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Progress: shown.read,
 	})

@@ -152,7 +152,7 @@ func learnIn(c *cli.Context, ctx context.Context, group cgroup.Group, opened fun
 	}
 	var known *export.Export
 	if c.IsSet("fail-on-new") {
-		if known, err = readExport(c.String("fail-on-new")); err != nil {
+		if known, err = readExport(ctx, c.String("fail-on-new")); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func release(c *cli.Context) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, agent.Close()) }()
-	if err := confirm(c.Bool("yes"), "Release what is in force? Listed executables may use the network again."); err != nil {
+	if err := confirm(c.Context, c.Bool("yes"), "Release what is in force? Listed executables may use the network again."); err != nil {
 		return err
 	}
 	released, err := enforcer.Release(c.Context, agent, st)
