@@ -226,7 +226,8 @@ func writeTable(ctx context.Context, w io.Writer, r *enforcer.Report) error {
 		}
 	}
 	for _, s := range r.Sessions() {
-		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %.0fs", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "), s.AwakeSeconds)
+		fmt.Fprintf(w, "session %s: %s, hook %s (%s), awake and watched for %s", s.ID, s.Agent, s.Hook, strings.Join(s.Families, ", "),
+			aboutSeconds(time.Duration(s.AwakeSeconds*float64(time.Second))))
 		if what := s.NotWatched(); what != "" {
 			fmt.Fprintf(w, "\n  not watched: %s", what)
 		}
