@@ -143,10 +143,10 @@ func (l *learner) overdue(ctx context.Context) error {
 	if open {
 		l.Log.Warn("a canary did not come back: the window is closed until one does", "error", cause)
 	}
-	if l.Agent.IsSensor() {
-		return nil
-	}
-	if there, err := l.present(ctx); err == nil && !there {
+	switch there, err := l.present(ctx); {
+	case errors.Is(err, errGone):
+		return err
+	case err == nil && !there:
 		return errGone
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -159,7 +160,8 @@ func (l *learner) unload(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// present reports whether every policy of the session is still loaded.
+// present reports whether every policy of the session is still loaded. Of one
+// that the agent has given up it gives an errGone that says why.
 func (l *learner) present(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
@@ -168,8 +170,12 @@ func (l *learner) present(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, name := range l.loaded {
-		if statusOf(all, name) == nil {
+		st := statusOf(all, name)
+		if st == nil {
 			return false, nil
+		}
+		if st.GetState() == api.TracingPolicyState_TP_STATE_ERROR {
+			return false, fmt.Errorf("%w: %s", errGone, st.GetError())
 		}
 	}
 	return l.whole, nil

@@ -66,7 +66,7 @@ func (l *learner) begin(ctx context.Context) error {
 		return err
 	}
 	if len(l.loaded) > 0 {
-		if there, err := l.present(ctx); err != nil || there {
+		if there, err := l.present(ctx); there || err != nil && !errors.Is(err, errGone) {
 			return err
 		}
 		if err := l.unload(steady); err != nil {

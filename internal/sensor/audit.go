@@ -35,15 +35,16 @@ type audit struct {
 	conv *converter
 	lost uint64
 
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	done    chan struct{}
 	checked chan struct{} // closed when the policies in force are looked after no more
 	err     error         // why the reader ended, once done
+	far     error         // or why it was ended
 }
 
 // startAudit loads and attaches an audit policy, tells what runs already, and
 // begins to publish.
-func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEventsResponse)) (*audit, error) {
+func startAudit(p *Policy, h hooks, cfg Config, news *newcomers, publish func(*tetragon.GetEventsResponse)) (*audit, error) {
 	group, err := cgroup.Find(p.Cgroup)
 	if err != nil {
 		return nil, err
@@ -66,15 +67,16 @@ func startAudit(p *Policy, h hooks, cfg Config, publish func(*tetragon.GetEvents
 	if err := a.attach(group); err != nil {
 		return nil, errors.Join(err, a.free())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	a.cancel = cancel
 	go a.run(ctx)
-	go a.lookAfter(ctx, l)
+	go a.lookAfter(ctx, l, news)
 	return a, nil
 }
 
-// lookAfter tells of policies that act no more, until the context ends.
-func (a *audit) lookAfter(ctx context.Context, l *lapses) {
+// lookAfter tells of policies that act no more, until the context ends. With one
+// that acts on what nobody here can tell of, it ends the audit.
+func (a *audit) lookAfter(ctx context.Context, l *lapses, news *newcomers) {
 	defer close(a.checked)
 	ticks := time.NewTicker(checkEvery)
 	defer ticks.Stop()
@@ -85,6 +87,13 @@ func (a *audit) lookAfter(ctx context.Context, l *lapses) {
 		case <-ticks.C:
 		}
 		why, since, err := l.check()
+		if err == nil {
+			var far error
+			if far, err = news.look(); far != nil {
+				a.cancel(far)
+				return
+			}
+		}
 		if err != nil {
 			why = fmt.Sprintf("whether the policies in force act cannot be told: %v", err)
 		}
@@ -154,9 +163,13 @@ func (a *audit) run(ctx context.Context) {
 			a.handle(&rec)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			a.handle(nil)
-			if ctx.Err() != nil {
-				return
+			if ctx.Err() == nil {
+				continue
 			}
+			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+				a.far = cause
+			}
+			return
 		default:
 			a.err = fmt.Errorf("read the event ring: %w", err)
 			return
@@ -196,7 +209,7 @@ func (a *audit) Sensors() []string { return []string{a.observer.hooks.name} }
 func (a *audit) Err() error {
 	select {
 	case <-a.done:
-		return a.err
+		return errors.Join(a.err, a.far)
 	default:
 		return nil
 	}
@@ -205,7 +218,7 @@ func (a *audit) Err() error {
 // Stop detaches, publishes what was told before, and frees everything.
 func (a *audit) Stop() error {
 	err := a.observer.detach()
-	a.cancel()
+	a.cancel(nil)
 	<-a.done
 	<-a.checked
 	return errors.Join(err, a.err, a.free())

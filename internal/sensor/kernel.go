@@ -87,6 +87,10 @@ func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Au
 		return nil, err
 	}
 	// What it acts on would be taken for a use of the network.
+	news, err := m.newcomers()
+	if err != nil {
+		return nil, err
+	}
 	_, far, err := m.all()
 	if err != nil {
 		return nil, err
@@ -94,7 +98,7 @@ func (m machine) Audit(p *Policy, publish func(*tetragon.GetEventsResponse)) (Au
 	if len(far) > 0 {
 		return nil, fmt.Errorf("policy %s: %w", far[0].Name, far[0].err)
 	}
-	a, err := startAudit(p, h.seeing(p.Families), m.cfg, publish)
+	a, err := startAudit(p, h.seeing(p.Families), m.cfg, news, publish)
 	if err != nil {
 		return nil, err
 	}

@@ -16,26 +16,73 @@ import (
 // those that were found there: pinned where this process does not see it, they
 // act, and nothing here can take them off. The kernel lists every description,
 // and has each for as long as it is pinned.
-func unseen(pins string, found []ebpf.MapID) ([]*enforcement, error) {
-	var all []*enforcement
-	for id := ebpf.MapID(0); ; {
-		next, err := ebpf.MapGetNextID(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list the maps of the kernel: %w", err)
-		}
-		id = next
+func unseen(pins string, found []ebpf.MapID) (all []*enforcement, err error) {
+	_, err = after(0, func(id ebpf.MapID) error {
 		if slices.Contains(found, id) {
-			continue
+			return nil
 		}
 		e, err := describedBy(id)
-		if err != nil {
-			return nil, err
-		}
 		if e != nil && e.Pins == pins {
 			all = append(all, e)
+		}
+		return err
+	})
+	return all, err
+}
+
+// newcomers finds policies that come to be pinned where this process does not
+// see them, at little cost: of the kernel's maps it looks at new ones alone.
+type newcomers struct {
+	kernel       machine
+	before, last ebpf.MapID // as far as was looked the last time but one, and the last
+}
+
+// newcomers begins with those that come from now on.
+func (m machine) newcomers() (*newcomers, error) {
+	n := &newcomers{kernel: m}
+	var err error
+	n.last, err = after(0, func(ebpf.MapID) error { return nil })
+	n.before = n.last
+	return n, err
+}
+
+// look gives why there is one, nil if there is none. It looks at each map twice,
+// since a description may be written after its map was made.
+func (n *newcomers) look() (far, err error) {
+	came := false
+	last, err := after(n.before, func(id ebpf.MapID) error {
+		e, err := describedBy(id)
+		came = came || err == nil && e != nil && e.Pins == n.kernel.cfg.Name
+		return nil // what cannot be looked at was not made by this program
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.before, n.last = n.last, last
+	if !came {
+		return nil, nil
+	}
+	_, all, err := n.kernel.all()
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return fmt.Errorf("policy %s: %w", all[0].Name, all[0].err), nil
+}
+
+// after calls do for each map of the kernel that was made after another, and
+// gives the last.
+func after(id ebpf.MapID, do func(ebpf.MapID) error) (ebpf.MapID, error) {
+	for {
+		next, err := ebpf.MapGetNextID(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			return id, nil
+		}
+		if err != nil {
+			return id, fmt.Errorf("list the maps of the kernel: %w", err)
+		}
+		id = next
+		if err := do(id); err != nil {
+			return id, err
 		}
 	}
 }
