@@ -190,6 +190,7 @@ func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 		}
 		say("%s %q: %s", as, name, count(e.Runs, "run"))
 	}
+	told.Lines = append(told.Lines, x.arguments(rows, v.Files)...)
 	for _, u := range v.Network {
 		if reach := tellReach(u, v.AtLeast); reach != "" {
 			say("%s %s: %s", u.Family, u.Type, reach)
@@ -207,6 +208,30 @@ func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 		told.Lines = append(told.Lines, tellAttempt(a))
 	}
 	return told, nil
+}
+
+// arguments tells those that sessions were asked to keep, of the files that
+// count.
+func (x *explainer) arguments(rows []store.Evidence, files []store.FileID) []string {
+	var given []string
+	for _, row := range kept(rows, x.c.has) {
+		for _, t := range row.Files {
+			if !t.File.Known() || slices.Contains(files, t.File) {
+				given = append(given, t.Args...)
+			}
+		}
+	}
+	slices.Sort(given)
+	given = slices.Compact(given)
+	var told []string
+	for _, args := range given[:min(len(given), store.MaxArgs)] {
+		text, _ := printable(args)
+		told = append(told, fmt.Sprintf("was given the arguments %q", text))
+	}
+	if more := len(given) - len(told); more > 0 {
+		told = append(told, "was given "+count(uint64(more), "other list")+" of arguments")
+	}
+	return told
 }
 
 func tellChanges(v Verdict) []string {

@@ -38,6 +38,22 @@ var moreStories = map[string]func(s *scene) (name string, o ExplainOptions){
 		s.add("host", file, "a", s.asIs(file, used(runs(1), "inet", "stream")))
 		return file, ExplainOptions{}
 	},
+	// Of the file that was there before nothing counts, its arguments neither.
+	"kept-arguments": func(s *scene) (string, ExplainOptions) {
+		file := program(s.t, s.dir, "tool")
+		t := runs(3)
+		t.Args = []string{"--now \x1b[2J", "-v"}
+		t.FirstExec, t.LastExec = at(2), at(3)
+		old := runs(1)
+		old.Args = []string{"--before"}
+		old.File, old.FirstExec, old.LastExec = store.FileID{Dev: 1, Ino: 2, Size: 3, CtimeNS: 4}, at(1), at(1)
+		e := s.add("host", file, "a", s.asIs(file, t))
+		e.Files = append(e.Files, old)
+		s.sessions = append(s.sessions, watched("b", 20, 30))
+		t.Args = []string{"-v", "a b"}
+		s.add("host", file, "b", s.asIs(file, t))
+		return file, ExplainOptions{}
+	},
 	// On the host it is a symlink.
 	"in-a-container": func(s *scene) (string, ExplainOptions) {
 		file := program(s.t, s.dir, "tool")

@@ -38,7 +38,7 @@ func learnCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "only", Usage: "learn only executables that match `GLOB` (* stays within a directory, ** does not); may be repeated"},
 			vsockFlag(),
 			&cli.StringFlag{Name: "fail-on-new", Usage: "fail, naming them, if the command used the network from executables that `EXPORT` does not know to (see export)"},
-			&cli.BoolFlag{Name: "keep-args", Usage: "store arguments of programs, which may hold secrets"},
+			&cli.BoolFlag{Name: "keep-args", Usage: "store arguments of programs, which may hold secrets; explain shows them, and export leaves them out"},
 			&cli.StringSliceFlag{Name: "from", Usage: "read the events that a Tetragon recorded in `FILE` instead (its JSON export, gzipped or not; - is standard input); may be repeated"},
 		},
 		Action: learn,
