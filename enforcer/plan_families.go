@@ -65,13 +65,17 @@ func (p *planner) vsockByOption() bool {
 }
 
 // likelyFamilies is what the agent can enforce when it is not asked and nothing
-// was learned of the plan: what the last session watched, since its kind of
-// agent is the one that will enforce, or else what the shortest policy can say
-// to any Tetragon.
+// was learned of the plan: what it has in force, and what the last session
+// watched, since its kind of agent is the one that will enforce, or else what
+// the shortest policy can say to any Tetragon.
 func (p *planner) likelyFamilies() []string {
+	likely := slices.Clone(p.loaded.Families)
 	proven := p.c.only(func(s *session) bool { return s.proves() })
 	if n := len(proven.ids); n > 0 {
-		return proven.sessions[proven.ids[n-1]].Families
+		likely = append(likely, proven.sessions[proven.ids[n-1]].Families...)
 	}
-	return tetragon.NetworkFamilies()[:tetragon.MaxEqual]
+	if len(likely) == 0 {
+		return tetragon.NetworkFamilies()[:tetragon.MaxEqual]
+	}
+	return likely
 }
