@@ -52,7 +52,7 @@ type stat struct {
 	tally bpf.SensorTally
 }
 
-var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "verdicts", "tallies", "exec_walk"}
+var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "spares", "verdicts", "tallies", "exec_walk"}
 
 const (
 	pinMeta    = "meta"

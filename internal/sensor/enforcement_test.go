@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/link"
 	tapi "github.com/cilium/tetragon/api/v1/tetragon"
 	"golang.org/x/sys/unix"
 
@@ -139,6 +140,40 @@ print("up", flush=True); sys.stdin.readline(); socket.socket(); print("alive", f
 	}
 	if err := run(t, g, py, "-c", "import socket; socket.socket(socket.AF_UNIX); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)"); err != nil {
 		t.Errorf("AF_UNIX and AF_NETLINK: %v, want them left alone", err)
+	}
+}
+
+// The kernel may have no room, or no time, to note what a process has become at
+// its exec: before Linux 6.2 another program that was interrupted on the same
+// processor is enough. What it was before is no word on what it is.
+func TestVerdictOfAnotherImageIsNone(t *testing.T) {
+	needKernel(t)
+	g := cgrouptest.Make(t)
+	cfg := Config{Name: "sensor-test-image", Node: "node"}
+	py := python(t)
+	opens := []string{py, "-c", openSocket}
+	a := serve(t, cfg)
+	load(t, a, enforcingPolicy("profile-enforce-test", "enforce", g, py))
+	// Each has a verdict of its own when nothing is noted any more.
+	unlisted := startIn(t, g, "/bin/sh", append([]string{"-c", `echo up; read go; exec "$@"`, "sh"}, opens...)...)
+	listed := startIn(t, g, py, "-c", `import os,sys; print("up", flush=True); sys.stdin.readline(); os.execv(sys.argv[1], sys.argv[1:])`,
+		"/usr/bin/curl", "-s", "http://127.0.0.1:1/")
+	unlisted.line(t)
+	listed.line(t)
+	hook, err := link.LoadPinnedLink(filepath.Join(pinRoot(), cfg.Name, "0", pinLink+"enforce_exec"), nil)
+	if err == nil {
+		err = errors.Join(hook.Unpin(), hook.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlisted.send(t)
+	if err := unlisted.wait(); !killed(err) {
+		t.Errorf("an unlisted program that became a listed one: %v, want it killed", err)
+	}
+	listed.send(t)
+	if err := listed.wait(); killed(err) {
+		t.Error("a listed program that became an unlisted one was killed")
 	}
 }
 

@@ -16,9 +16,14 @@ const volatile bool can_kill = true;
 
 const volatile __u32 op;
 
+/*
+ * Of one image: an exec that could not be noted, as where task storage is busy
+ * (before Linux 6.2), leaves what was said of the one before.
+ */
 struct verdict_state {
 	__u32 verdict; /* enum match */
 	__u32 index;
+	__u64 image; /* the number of the process's execs; a forked child has its parent's */
 };
 
 struct {
@@ -87,6 +92,7 @@ int BPF_PROG(enforce_exec, struct task_struct *task, pid_t old_pid, struct linux
 	}
 	v->index = index;
 	v->verdict = verdict;
+	v->image = task->group_leader->self_exec_id;
 	return 0;
 }
 
@@ -106,6 +112,33 @@ int BPF_PROG(enforce_fork, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
+/*
+ * Room for a walk where the task gets none: task storage is refused while
+ * another program that uses it was interrupted on the same processor (before
+ * Linux 6.2 even what is there already), and where there is no memory.
+ */
+#define SPARES 64
+
+struct spare {
+	__u64 taken;
+	struct scratch scratch;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SPARES);
+	__type(key, __u32);
+	__type(value, struct spare);
+} spares SEC(".maps");
+
+static __always_inline struct spare *take_spare(void)
+{
+	__u32 n = bpf_get_smp_processor_id() % SPARES;
+	struct spare *one = bpf_map_lookup_elem(&spares, &n);
+
+	return one && !__sync_val_compare_and_swap(&one->taken, 0, 1) ? one : NULL;
+}
+
 static __always_inline void count_error(void)
 {
 	__u32 index = errors_index;
@@ -118,17 +151,24 @@ static __always_inline void count_error(void)
 static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
 {
 	struct verdict_state *v = bpf_task_storage_get(&verdicts, task->group_leader, 0, 0);
+	struct spare *spare;
 	struct scratch *s;
 	__u32 verdict;
 
-	if (v && v->verdict) {
+	if (v && v->verdict && v->image == task->group_leader->self_exec_id) {
 		*index = v->index;
 		return v->verdict;
 	}
 	s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!s) {
-		count_error();
-		return 0;
+		spare = take_spare();
+		if (!spare) {
+			count_error();
+			return 0;
+		}
+		verdict = look_up(task, &spare->scratch, false, index);
+		__sync_val_compare_and_swap(&spare->taken, 1, 0);
+		return verdict;
 	}
 	verdict = look_up(task, s, false, index);
 	bpf_task_storage_delete(&walks, task);
@@ -138,6 +178,7 @@ static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
 	if (v) {
 		v->index = *index;
 		v->verdict = verdict;
+		v->image = task->group_leader->self_exec_id;
 	}
 	return verdict;
 }
@@ -154,6 +195,17 @@ static __always_inline __u32 acting(__u32 *index)
 		return MODE_NONE;
 	scope = bpf_map_lookup_elem(&scopes, &n);
 	return scope ? scope->mode : MODE_NONE;
+}
+
+/* Kills the current process, where that is possible. */
+static __always_inline void strike(struct tally *t, bool counted)
+{
+	if (can_kill)
+		bpf_send_signal(SIGKILL);
+	if (!counted) {
+		__sync_fetch_and_add(&t->kills, 1);
+		t->last_kill = bpf_ktime_get_boot_ns();
+	}
 }
 
 /*
@@ -176,12 +228,7 @@ static __always_inline bool refuse(bool counted)
 		}
 		return false;
 	}
-	if (can_kill)
-		bpf_send_signal(SIGKILL);
-	if (!counted) {
-		__sync_fetch_and_add(&t->kills, 1);
-		t->last_kill = bpf_ktime_get_boot_ns();
-	}
+	strike(t, counted);
 	return true;
 }
 
@@ -196,7 +243,9 @@ int enforce_socket(struct bpf_sock *sk)
  * The same for every family: see observe_create. Of fmod_ret programs the one
  * attached last runs first, and where it refuses the others do not run: another
  * database's policy would count nothing. So what kills and counts is fentry,
- * of which all run, before any of fmod_ret.
+ * of which all run, before any of fmod_ret. The kernel leaves out either for as
+ * long as it was interrupted in another process on the same processor: then the
+ * other does both.
  */
 SEC("fentry/security_socket_create")
 int BPF_PROG(enforce_kill, int family, int type, int protocol, int kern)
@@ -209,10 +258,15 @@ int BPF_PROG(enforce_kill, int family, int type, int protocol, int kern)
 SEC("fmod_ret/security_socket_create")
 int BPF_PROG(enforce_create, int family, int type, int protocol, int kern, int ret)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tally *t;
 	__u32 index;
 
 	if (ret || kern || !wants(family) || acting(&index) != MODE_ENFORCE)
 		return ret;
+	t = bpf_map_lookup_elem(&tallies, &index);
+	if (t)
+		strike(t, BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT);
 	return -EPERM;
 }
 

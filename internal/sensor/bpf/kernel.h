@@ -189,6 +189,7 @@ struct task_struct {
 	struct pid *thread_pid;
 	const struct cred *cred;
 	__u64 start_boottime;
+	__u64 self_exec_id;
 	int exit_code;
 	kuid_t loginuid;
 };

@@ -130,6 +130,12 @@ type SensorSocketEvent struct {
 	Path [256]int8
 }
 
+type SensorSpare struct {
+	_       structs.HostLayout
+	Taken   uint64
+	Scratch SensorScratch
+}
+
 type SensorTally struct {
 	_         structs.HostLayout
 	Kills     uint64
@@ -166,6 +172,7 @@ type SensorVerdictState struct {
 	_       structs.HostLayout
 	Verdict uint32
 	Index   uint32
+	Image   uint64
 }
 
 type SensorWalkEnd uint32
@@ -192,6 +199,7 @@ const (
 	SensorMapLists            = "lists"
 	SensorMapPrefixes         = "prefixes"
 	SensorMapScopes           = "scopes"
+	SensorMapSpares           = "spares"
 	SensorMapTallies          = "tallies"
 	SensorMapTold             = "told"
 	SensorMapVerdicts         = "verdicts"
@@ -340,6 +348,7 @@ type SensorMapSpecs struct {
 	Lists     *ebpf.MapSpec `ebpf:"lists"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Scopes    *ebpf.MapSpec `ebpf:"scopes"`
+	Spares    *ebpf.MapSpec `ebpf:"spares"`
 	Tallies   *ebpf.MapSpec `ebpf:"tallies"`
 	Told      *ebpf.MapSpec `ebpf:"told"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
@@ -400,6 +409,7 @@ type SensorMaps struct {
 	Lists     *ebpf.Map `ebpf:"lists"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Scopes    *ebpf.Map `ebpf:"scopes"`
+	Spares    *ebpf.Map `ebpf:"spares"`
 	Tallies   *ebpf.Map `ebpf:"tallies"`
 	Told      *ebpf.Map `ebpf:"told"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
@@ -417,6 +427,7 @@ func (m *SensorMaps) Close() error {
 		m.Lists,
 		m.Prefixes,
 		m.Scopes,
+		m.Spares,
 		m.Tallies,
 		m.Told,
 		m.Verdicts,
