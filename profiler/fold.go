@@ -77,8 +77,8 @@ type Fold struct {
 	numbers     int // of scopes, that are an ID or a number
 	joint       joint
 
-	listed []listing        // what is in force, where the agent does not say so
-	taken  map[uint64]int64 // by generation, the first attempt since it was last found to act
+	listed []listing // what is in force, where the agent does not say so
+	taken  []taken   // since it was last found to be acted on
 
 	windows windows
 	gaps    []store.Gap
@@ -121,7 +121,6 @@ func NewFold(cfg Config) *Fold {
 		executables: map[store.Key]*executable{},
 		scopes:      map[container]string{},
 		throttled:   map[string]int64{},
-		taken:       map[uint64]int64{},
 		joint:       joint{probes: map[uint32]probe{}},
 		windows:     windows{missing: beatFork | beatSocket},
 	}

@@ -51,15 +51,15 @@ func (l *learner) look(ctx context.Context, once bool) error {
 		return nil
 	}
 	l.mu.Lock()
-	taken := l.fold.taken
-	l.fold.taken = map[uint64]int64{} // what is taken from here on the answer may not be about
+	before := l.fold.taken
+	l.fold.taken = nil // what is taken from here on the answer may not be about
 	l.mu.Unlock()
-	absent, others, err := l.askInForce(ctx)
+	acting, absent, others, err := l.askInForce(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for generation, at := range taken {
-		if err != nil || absent[generation] {
-			l.fold.taken[generation] = at
+	for _, x := range before {
+		if !acting[x.generation] {
+			l.fold.taken = append(l.fold.taken, x)
 		}
 	}
 	if err != nil {
@@ -71,7 +71,6 @@ func (l *learner) look(ctx context.Context, once bool) error {
 			continue
 		}
 		forgotten[generation] = true
-		l.fold.lapsed(generation)
 		if !l.forgotten[generation] {
 			l.Log.Warn("what is recorded as in force does not act at this agent: if it acts elsewhere, what it kills, or counts in monitor, is learned as network use", "generation", generation)
 		}
@@ -85,14 +84,15 @@ func (l *learner) look(ctx context.Context, once bool) error {
 	return nil
 }
 
-// askInForce gives the generations that are loaded, by the database, and of
-// which nothing acts, by the agent; and what acts there and is of no generation.
-func (l *learner) askInForce(ctx context.Context) (absent map[uint64]bool, others []string, err error) {
+// askInForce gives the generations of which something acts at the agent, those
+// that are loaded, by the database, and of which nothing does, and what acts
+// there and is of no generation.
+func (l *learner) askInForce(ctx context.Context) (acting, absent map[uint64]bool, others []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	all, err := l.Agent.Policies(ctx, strings.TrimSuffix(tetragon.EnforcePrefix, "-")) // as one that was printed begins
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	acts := map[string]bool{}
 	for _, st := range all {
@@ -100,7 +100,8 @@ func (l *learner) askInForce(ctx context.Context) (absent map[uint64]bool, other
 			acts[st.GetName()] = true
 		}
 	}
-	absent, ours, loaded := map[uint64]bool{}, maps.Clone(l.inForce.ours), map[uint64][]string{}
+	acting, absent = map[uint64]bool{}, map[uint64]bool{}
+	ours, loaded := maps.Clone(l.inForce.ours), map[uint64][]string{}
 	err = l.Store.View(ctx, func(tx *store.Tx) error {
 		states, err := tx.GenerationStates()
 		if err != nil {
@@ -120,10 +121,11 @@ func (l *learner) askInForce(ctx context.Context) (absent map[uint64]bool, other
 			}
 			for _, name := range policies {
 				ours[name] = true
+				acting[st.N] = acting[st.N] || acts[name]
 			}
 			if st.State == store.StateLoaded { // one that is being loaded may get other policies yet
 				loaded[st.N] = policies
-				if !slices.ContainsFunc(policies, func(name string) bool { return acts[name] }) {
+				if !acting[st.N] {
 					absent[st.N] = true
 				}
 			}
@@ -131,7 +133,7 @@ func (l *learner) askInForce(ctx context.Context) (absent map[uint64]bool, other
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	l.inForce.policies, l.inForce.ours = loaded, ours
 	for _, name := range slices.Sorted(maps.Keys(acts)) {
@@ -139,5 +141,5 @@ func (l *learner) askInForce(ctx context.Context) (absent map[uint64]bool, other
 			others = append(others, name)
 		}
 	}
-	return absent, others, nil
+	return acting, absent, others, nil
 }

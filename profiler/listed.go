@@ -2,7 +2,6 @@ package profiler
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"profile/internal/tetragon"
@@ -21,33 +20,60 @@ type listing struct {
 	stage      string
 }
 
-// SetListed says which executables of the host are listed from now on: their
-// sockets are attempts. The later listing counts where there are several.
-func (f *Fold) SetListed(all []listing) { f.listed = all }
+// taken is a socket that was taken for an attempt, by a listing that may have
+// been acted on no more.
+type taken struct {
+	generation uint64
+	run        *run
+	of         *tally // that run's, and
+	began      int64  // its exec: the run may be another by now
+	use        use
+}
 
-// stageOf is the stage in which an executable is listed, "" if it is not, of
-// what it did at a time. A container may share the host's pid namespace.
-func (f *Fold) stageOf(key store.Key, amongHosts bool, at int64) string {
+// maxTaken bounds those that are kept: of each file and type one.
+const maxTaken = 4096
+
+// SetListed says which executables of the host are listed from now on: their
+// sockets are attempts. The later listing counts where there are several. What
+// was taken for an attempt since a listing that is gone was last found to be
+// acted on is network use, unless another lists it: it may have been no attempt.
+func (f *Fold) SetListed(all []listing) {
+	f.listed = all
+	f.taken = slices.DeleteFunc(f.taken, func(x taken) bool {
+		if slices.ContainsFunc(all, func(l listing) bool { return l.generation == x.generation }) {
+			return false
+		}
+		r := x.run
+		if r.of != x.of || r.began != x.began {
+			r = &run{of: x.of}
+		}
+		if stage, _ := f.stageOf(x.of.ex.key, r.amongHosts); stage == "" {
+			x.use.stage = ""
+			f.use(r, x.use)
+		}
+		return true
+	})
+}
+
+// stageOf is the stage in which an executable is listed, "" if it is not, and by
+// which generation. A container may share the host's pid namespace.
+func (f *Fold) stageOf(key store.Key, amongHosts bool) (stage string, generation uint64) {
 	if key.Scope != store.HostScope && !amongHosts {
-		return "" // a policy acts on the host's pid namespace alone
+		return "", 0 // a policy acts on the host's pid namespace alone
 	}
 	for _, l := range slices.Backward(f.listed) {
 		if _, ok := slices.BinarySearch(l.paths, key.Path); ok {
-			if _, before := f.taken[l.generation]; !before {
-				f.taken[l.generation] = at
-			}
-			return l.stage
+			return l.stage, l.generation
 		}
 	}
-	return ""
+	return "", 0
 }
 
-// lapsed says that a generation no longer acts: what was taken for attempts
-// since it was last found to may have been none.
-func (f *Fold) lapsed(generation uint64) {
-	if at, some := f.taken[generation]; some {
-		f.gap(at, f.latest, fmt.Sprintf("generation %d acts no more; network use may have been taken for attempts", generation), 0)
-		delete(f.taken, generation)
+// take notes a socket that is taken for an attempt.
+func (f *Fold) take(r *run, u use, generation uint64) {
+	same := func(x taken) bool { return x.generation == generation && x.of == r.of && x.use.typ == u.typ }
+	if len(f.taken) < maxTaken && !slices.ContainsFunc(f.taken, same) {
+		f.taken = append(f.taken, taken{generation, r, r.of, r.began, u})
 	}
 }
 

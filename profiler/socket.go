@@ -144,7 +144,10 @@ func (f *Fold) use(r *run, u use) {
 	ex := r.of.ex
 	f.observed(ex, u.at)
 	if u.stage == "" && len(f.listed) > 0 {
-		u.stage = f.stageOf(ex.key, r.amongHosts, u.at)
+		var generation uint64
+		if u.stage, generation = f.stageOf(ex.key, r.amongHosts); u.stage != "" {
+			f.take(r, u, generation)
+		}
 	}
 	if u.stage != "" {
 		if !u.used { // it is killed for opening one, and not for using another
