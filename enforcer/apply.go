@@ -21,6 +21,11 @@ import (
 // seen to take 30 s for one policy (FACTS 46).
 const settleWithin = time.Minute
 
+// noticeWithin is how long one who learns from a Tetragon may take to notice what
+// is being loaded, for which it looks each second: it would take for network use
+// what is killed before that.
+const noticeWithin = 1500 * time.Millisecond
+
 // ErrEmptyPlan is returned for a plan that lists nothing.
 var ErrEmptyPlan = errors.New("the plan is empty: there is nothing to enforce")
 
@@ -135,6 +140,11 @@ func Apply(ctx context.Context, o ApplyOptions) (*store.Generation, error) {
 	}
 	if err := a.record(ctx); err != nil {
 		return nil, err
+	}
+	// What is in force again lists nothing that is new to whoever learns.
+	again := a.old != nil && slices.Equal(a.old.Paths, a.gen.Paths)
+	if !a.Agent.IsSensor() && !again && a.Store.Learning() {
+		pause(ctx, noticeWithin)
 	}
 	if err := a.bring(ctx); err != nil {
 		return nil, a.fail(ctx, err)

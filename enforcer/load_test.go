@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/cilium/tetragon/api/v1/tetragon"
 	"github.com/google/go-cmp/cmp"
@@ -251,6 +252,36 @@ func TestAListThatFailsAgainAndAgainIsKeptOnce(t *testing.T) {
 	}
 	if want := []int{0, 0, 2, 1}; !slices.Equal(lists, want) {
 		t.Errorf("lists of %v paths, want %v", lists, want)
+	}
+}
+
+// One who learns is given the time to notice what will kill.
+func TestWhatIsLoadedIsRecordedInTimeForWhoLearns(t *testing.T) {
+	for _, learning := range []bool{false, true} {
+		var waited time.Duration
+		var s *site
+		s = awaySite(t, agenttest.Options{Refuse: func(*tetragon.Policy) error {
+			g, err := enforcer.InForce(t.Context(), s.store)
+			if err != nil || g == nil {
+				return fmt.Errorf("nothing is recorded: %w", err)
+			}
+			waited = time.Since(g.Since)
+			return nil
+		}})
+		if learning {
+			lock, err := s.store.LockLearn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Release()
+		}
+		s.mustApply(t, store.StageEnforce, []string{"/nowhere/tool"})
+		if (waited > time.Second) != learning {
+			t.Errorf("it was loaded after %s, and a session that learns is %v", waited, learning)
+		}
+		if s.mustApply(t, store.StageEnforce, []string{"/nowhere/tool"}); waited > time.Second {
+			t.Errorf("the same was loaded after %s", waited)
+		}
 	}
 }
 

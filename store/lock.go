@@ -49,7 +49,14 @@ const (
 // beside it with ".lock" added to its name, which holds the process and the
 // time. The error is a *HeldError if another session has it. Reading and
 // writing need no lock.
-func (s *Store) LockLearn() (*Lock, error) { return s.lock(".lock", ByLearner) }
+func (s *Store) LockLearn() (*Lock, error) { return s.lock(learnSuffix, ByLearner) }
+
+// Learning reports whether a session learns, or was killed and none has learned
+// since. It takes no lock, which would keep one from beginning.
+func (s *Store) Learning() bool {
+	pid, _ := readHolder(s.path + learnSuffix)
+	return pid != 0
+}
 
 // LockWatch takes the lock of the one command that keeps in force what is in
 // force: the file with ".watch" added. It is otherwise as LockLearn.
@@ -89,6 +96,7 @@ func (s *Store) Changing() bool {
 }
 
 const (
+	learnSuffix = ".lock"
 	forceSuffix = ".force"
 	forcePause  = 50 * time.Millisecond
 )

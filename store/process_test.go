@@ -303,3 +303,23 @@ func TestWhatIsInForceIsChangedByOneAtATime(t *testing.T) {
 		t.Error("it is being changed when all is done")
 	}
 }
+
+func TestThatSomebodyLearnsIsTold(t *testing.T) {
+	s := newStore(t)
+	if s.Learning() {
+		t.Error("somebody learns before anybody did")
+	}
+	lock, err := s.LockLearn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Learning() {
+		t.Error("nobody learns while the lock is held")
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Learning() {
+		t.Error("somebody learns when all is done")
+	}
+}
