@@ -107,7 +107,7 @@ var probe = sync.OnceValues(func() (hooks, error) {
 	}
 	killErr := loads("probe_kill")
 	err := loads("observe_socket")
-	if errors.Is(err, fs.ErrPermission) {
+	if err != nil && (errors.Is(err, fs.ErrPermission) || !inFirstUserNamespace()) {
 		return hooks{}, fmt.Errorf("this process may not load BPF programs: root may not in a user namespace, as a rootless container has, nor where an LSM forbids it: %w", err)
 	}
 	if err != nil {
@@ -134,6 +134,17 @@ func mayLoad() error {
 		return fmt.Errorf("this kernel is locked down to confidentiality (%s), so that no BPF program may read what it has of a process: boot it with lockdown=integrity", lockdownFile)
 	}
 	return nil
+}
+
+// firstUserNamespace is the kernel's PROC_USER_INIT_INO.
+const firstUserNamespace = "user:[4026531837]"
+
+// inFirstUserNamespace is true as well where that cannot be told. In another one
+// older kernels do not say that something is forbidden: they look at what a map
+// is to be before they look at who asks for it (6.12; not 6.18).
+func inFirstUserNamespace() bool {
+	name, err := os.Readlink("/proc/self/ns/user")
+	return err != nil || name == firstUserNamespace
 }
 
 // loads tries to load one program.
