@@ -47,7 +47,7 @@ func (l *learner) lookInForce(ctx context.Context, anyway bool) {
 }
 
 func (l *learner) look(ctx context.Context, once bool) error {
-	if l.told {
+	if l.told && !once { // it says itself what it acts on
 		return nil
 	}
 	l.mu.Lock()
@@ -75,7 +75,7 @@ func (l *learner) look(ctx context.Context, once bool) error {
 			l.Log.Warn("what is recorded as in force does not act at this agent: if it acts elsewhere, what it kills, or counts in monitor, is learned as network use", "generation", generation)
 		}
 	}
-	known := func(name string) bool { return slices.Contains(l.inForce.others, name) }
+	known := func(name string) bool { return l.told || slices.Contains(l.inForce.others, name) }
 	if more := slices.DeleteFunc(slices.Clone(others), known); len(more) > 0 {
 		l.Log.Warn("policies are in force that are not of this database: what they kill, or count in monitor, is learned as network use", "policies", more)
 	}

@@ -1,12 +1,14 @@
 package profiler_test
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"profile/internal/agenttest"
+	"profile/internal/canary"
 	"profile/internal/cgroup"
 	"profile/internal/tetragon"
 	"profile/profiler"
@@ -153,5 +155,40 @@ func TestWhatComesWhileASessionEndsIsStored(t *testing.T) {
 	<-l.done
 	if one := readSessions(t, s)[0]; one.Ended.IsZero() || one.End != store.EndStopped {
 		t.Errorf("the session ended %s, %q", one.Ended, one.End)
+	}
+}
+
+// What one sort of agent has in force the other does not tell of.
+func TestWhatAnotherAgentHasInForceIsWarnedOf(t *testing.T) {
+	for _, c := range []struct {
+		name, version string
+		here          bool // it is this agent's
+	}{{"a Tetragon's, at the sensor", "", false}, {"the sensor's, at a Tetragon", "v1.7.0", false}, {"the sensor's own", "", true}, {"a Tetragon's own", "v1.7.0", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			const policy = "profile-enforce-0123456789ab-g1"
+			fake := agenttest.Start(t, agenttest.Options{Version: c.version})
+			agent, s := fake.Remote(t), newStore(t)
+			if c.here {
+				if err := agent.Add(t.Context(), killing(policy, "/usr/bin/listed")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			listing(t, s, agent, policy, "/usr/bin/listed", store.StateLoaded)
+			dir, err := canary.Dir(s.Path())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log strings.Builder
+			ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+			defer stop()
+			// At the sensor that acts on nothing no canary comes back, which is another matter.
+			_, err = profiler.Learn(ctx, profiler.Options{Agent: agent, Store: s, Group: cgroup.Group{Path: "/"}, CanaryDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil && c.version != "" {
+				t.Fatal(err)
+			}
+			if said := strings.Contains(log.String(), "does not act at this agent"); said == c.here {
+				t.Errorf("said: %s", log.String())
+			}
+		})
 	}
 }
