@@ -34,6 +34,9 @@ type audit struct {
 	mu   sync.Mutex // guards what follows, for the counters
 	conv *converter
 	lost uint64
+	// missed is what of that no program has seen, as missing says.
+	missed  uint64
+	missing func(*observer) (uint64, error)
 
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
@@ -53,7 +56,7 @@ func startAudit(p *Policy, h hooks, cfg Config, news *newcomers, publish func(*t
 	if err != nil {
 		return nil, err
 	}
-	a := &audit{policy: p, pins: pins, shared: shared, done: make(chan struct{}), checked: make(chan struct{})}
+	a := &audit{policy: p, pins: pins, shared: shared, missing: cfg.missed, done: make(chan struct{}), checked: make(chan struct{})}
 	if a.observer, err = loadObserver(h, group, p, cfg.RingBytes, shared); err != nil {
 		return nil, errors.Join(err, a.free())
 	}
@@ -102,7 +105,21 @@ func (a *audit) lookAfter(ctx context.Context, l *lapses, news *newcomers) {
 			a.conv.sendLapse(why, since)
 			a.mu.Unlock()
 		}
+		a.tellMissed()
 	}
+}
+
+// tellMissed tells of what no program has seen since the last time. To ask for it
+// at each record would take too long.
+func (a *audit) tellMissed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	missed, err := a.missing(a.observer)
+	if err != nil || missed <= a.missed {
+		return
+	}
+	a.conv.sendLoss(missed - a.missed)
+	a.missed = missed
 }
 
 // attach goes from the processes to the sockets, so that nothing falls between
@@ -166,6 +183,7 @@ func (a *audit) run(ctx context.Context) {
 			if ctx.Err() == nil {
 				continue
 			}
+			a.tellMissed()
 			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 				a.far = cause
 			}
@@ -199,7 +217,7 @@ func (a *audit) handle(rec *record) {
 func (a *audit) Posted() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.conv.kprobes + a.lost
+	return a.conv.kprobes + a.lost + a.missed
 }
 
 // Sensors implements Audit.

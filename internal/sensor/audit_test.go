@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,6 +188,35 @@ func TestAuditTellsWhatTheRingLost(t *testing.T) {
 	}
 	if post := st.GetStats().GetActionCounters().GetPost(); post < told {
 		t.Errorf("%d events posted, of which %d were lost", post, told)
+	}
+}
+
+// A kernel that preempts leaves a program out while it was interrupted in another
+// process on the same processor, and counts that.
+func TestAuditTellsWhatTheKernelLeftOut(t *testing.T) {
+	needKernel(t)
+	g := cgrouptest.Make(t)
+	var missed atomic.Uint64
+	a := serve(t, Config{Name: "sensor-test-missed", Node: "node", missed: func(o *observer) (uint64, error) {
+		n, err := o.missed()
+		return n + missed.Load(), err
+	}})
+	upTo := collect(t, a)
+	if err := a.Add(t.Context(), auditPolicy("profile-learn-test", g)); err != nil {
+		t.Fatal(err)
+	}
+	told := func() (n uint64) {
+		upTo(func(ev *tapi.GetEventsResponse) bool {
+			n = ev.GetRateLimitInfo().GetNumberOfDroppedProcessEvents()
+			return n > 0
+		})
+		return n
+	}
+	for _, step := range []struct{ missed, told uint64 }{{3, 3}, {5, 2}} {
+		missed.Store(step.missed)
+		if n := told(); n != step.told {
+			t.Errorf("%d are told of when %d were left out in all, want %d", n, step.missed, step.told)
+		}
 	}
 }
 

@@ -73,6 +73,9 @@ func Machine(cfg Config) Kernel {
 	if cfg.probe == nil {
 		cfg.probe = probe
 	}
+	if cfg.missed == nil {
+		cfg.missed = (*observer).missed
+	}
 	return machine{cfg, &listNames{}}
 }
 

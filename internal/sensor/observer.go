@@ -305,6 +305,20 @@ func (o *observer) lost() (uint64, error) {
 	return lost, nil
 }
 
+// missed counts how often the kernel left a program out, as it does for as long
+// as that was interrupted in another process on the same processor.
+func (o *observer) missed() (uint64, error) {
+	var missed uint64
+	for name, program := range o.coll.Programs {
+		stats, err := program.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("ask the kernel what %s has missed: %w", name, err)
+		}
+		missed += stats.RecursionMisses
+	}
+	return missed, nil
+}
+
 // detach removes every hook; what is in the ring can still be read.
 func (o *observer) detach() error {
 	var errs []error

@@ -41,7 +41,9 @@ type Config struct {
 	// Kernel is where policies act; nil is this machine's.
 	Kernel Kernel
 
-	probe func() (hooks, error) // of another kernel, in tests
+	// Of another kernel, in tests.
+	probe  func() (hooks, error)
+	missed func(*observer) (uint64, error)
 }
 
 // Server is the sensor's side of the gRPC service. Make one with NewServer,
