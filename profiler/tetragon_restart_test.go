@@ -30,7 +30,7 @@ func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
 		}
 		n.runs(102, "/usr/bin/quiet", false)
 		n.agent.Publish(span[2:]...)
-		time.Sleep(idle)
+		n.complete("/usr/bin/quiet", 2)
 	})
 	if len(session.Windows) != 2 {
 		t.Errorf("windows %v, want two", session.Windows)
