@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -181,23 +182,47 @@ func writeJSON(w *bufio.Writer, r *enforcer.Report) error {
 	return err
 }
 
+// writeYAML prints the form that writeJSON does, and row by row like that: the
+// library takes some 13 kB of memory for each row that it is given at once.
 func writeYAML(w io.Writer, r *enforcer.Report) error {
-	doc := struct {
-		Schema      int                   `yaml:"schema"`
-		Executables []enforcer.Row        `yaml:"executables"`
-		Sessions    []enforcer.SessionRow `yaml:"sessions"`
-		Families    []enforcer.Family     `yaml:"families"`
-	}{Schema: enforcer.Schema, Executables: []enforcer.Row{}, Sessions: r.Sessions()}
+	fmt.Fprintf(w, "schema: %d\n", enforcer.Schema)
+	some := false
 	for row, err := range r.Rows() {
 		if err != nil {
 			return err
 		}
-		doc.Executables = append(doc.Executables, row)
+		text, err := yamlOf(map[string][]enforcer.Row{"executables": {row}})
+		if err != nil {
+			return fmt.Errorf("write the row of %q: %w", row.Path, err)
+		}
+		if some { // it stands below the key of the first
+			_, text, _ = bytes.Cut(text, []byte("\n"))
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+		some = true
 	}
-	doc.Families = r.Families()
-	enc := yaml.NewEncoder(w)
+	if !some {
+		fmt.Fprintln(w, "executables: []")
+	}
+	text, err := yamlOf(struct {
+		Sessions []enforcer.SessionRow `yaml:"sessions"`
+		Families []enforcer.Family     `yaml:"families"`
+	}{r.Sessions(), r.Families()})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+func yamlOf(what any) ([]byte, error) {
+	var text bytes.Buffer
+	enc := yaml.NewEncoder(&text)
 	enc.SetIndent(2)
-	return errors.Join(enc.Encode(doc), enc.Close())
+	err := errors.Join(enc.Encode(what), enc.Close())
+	return text.Bytes(), err
 }
 
 // gapTime is how a gap's ends are shown: a session can take days.
