@@ -34,6 +34,9 @@ func (f *Fold) lookup(p *api.Process, at int64) *process {
 	id, start := p.GetExecId(), nanos(p.GetStartTime())
 	switch {
 	case id != "" && id == q.id:
+	case f.execs(p, q):
+		f.lostEnd(pid, q, at)
+		return nil
 	case q.start == 0:
 		q.id, q.start = id, start
 	case start == 0:
@@ -49,6 +52,20 @@ func (f *Fold) lookup(p *api.Process, at int64) *process {
 		q.run.maybe--
 	}
 	return q
+}
+
+// execs reports whether a process which is known as a fork has an image of its
+// own by now, whose exec is lost, or told later. A machine that is fast does
+// both within startSlack, so that only the flag tells.
+func (f *Fold) execs(p *api.Process, q *process) bool {
+	return !f.cfg.Labels && q.forked && !q.stale && hasFlag(p, "clone") && !hasFlag(p, "procFS")
+}
+
+// sameImage reports whether a process has the image which it is known by, as far
+// as the agent's id tells. Of what ran before the agent that one changes with
+// each start of the agent.
+func (f *Fold) sameImage(p *api.Process, q *process) bool {
+	return f.cfg.Labels || q.id == "" || p.GetExecId() == "" || p.GetExecId() == q.id || hasFlag(p, "procFS")
 }
 
 // lostEnd takes a process out whose pid another one has: how and when it ended
@@ -119,10 +136,16 @@ func (f *Fold) forked(parent *api.Process, child uint32, at int64) *process {
 		f.lostEnd(child, q, at)
 	}
 	q := f.lookup(parent, at)
-	if q == nil && f.free(parent) && hasKnownName(parent) {
+	switch {
+	case q != nil:
+	case f.free(parent) && hasKnownName(parent):
 		q = f.addUnseen(parent, parent.GetBinary(), "", at)
-	}
-	if q == nil {
+	case !f.cfg.Labels && hasFlag(parent, "clone") && nanos(parent.GetStartTime()) >= f.windows.from:
+		// Its exec, in the window, is told of later, or its end was before: its
+		// run would seem to have ended without the child.
+		f.gap(at, at, "a fork was told of apart from the run that it belongs to", 1)
+		return nil
+	default:
 		return nil
 	}
 	f.beat(q.run, beatFork)

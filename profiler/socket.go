@@ -60,8 +60,13 @@ func (f *Fold) socket(k *api.ProcessKprobe, at int64) {
 // the process has now, or of one that is not known, under the path that the
 // agent gives, else its name as executed.
 func (f *Fold) opener(k *api.ProcessKprobe, label []byte, at int64) *run {
-	if q := f.lookup(k.GetProcess(), at); q != nil {
+	q := f.lookup(k.GetProcess(), at)
+	switch {
+	case q == nil:
+	case f.sameImage(k.GetProcess(), q):
 		return q.run
+	case nanos(k.GetProcess().GetStartTime()) > q.start:
+		f.lostEnd(k.GetProcess().GetPid().GetValue(), q, at) // else it is of an image that went before
 	}
 	if f.isOwnCanary(k.GetProcess()) {
 		return nil // it has ended, or its exec is lost: it has not come back then
@@ -191,6 +196,10 @@ func (f *Fold) settleSockets(r *run) {
 // bystander counts for a process that cannot be in the table, since another
 // one has its pid: an event that came late.
 func (f *Fold) bystander(p *api.Process, path string, at int64) *run {
+	path, known := f.nameOf(p, path)
+	if !known {
+		f.unknownUse++
+	}
 	r := f.begin(at)
 	r.seen, r.unseen = false, false
 	f.attach(r, f.executable(store.Key{Scope: f.unseenScope(p), Path: path}).tally(""))
