@@ -92,11 +92,12 @@ func Read(r io.Reader) (*Export, error) {
 	if err != nil {
 		f, err = readYAML(all)
 	}
+	if f.Schema > schema {
+		return nil, fmt.Errorf("read an export: it has schema %d, and this profile knows %d: use a newer profile", f.Schema, schema)
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read an export: %w", err)
-	case f.Schema > schema:
-		return nil, fmt.Errorf("read an export: it has schema %d, and this profile knows %d: use a newer profile", f.Schema, schema)
 	case f.Schema >= ended && !f.End:
 		return nil, errors.New("read an export: it is cut short: its last line, which says end: true, is missing")
 	case f.Schema < 1:
@@ -106,19 +107,20 @@ func Read(r io.Reader) (*Export, error) {
 	return x, x.settle()
 }
 
-// readYAML reads one that a person may have written.
+// readYAML reads one that a person may have written. With an error it gives what
+// could be read: a newer schema has fields that are not known here.
 func readYAML(all []byte) (*file, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(all))
 	dec.KnownFields(true)
 	f := new(file)
 	if err := dec.Decode(f); err != nil {
-		return nil, err
+		return f, err
 	}
 	switch err := dec.Decode(new(yaml.Node)); {
 	case err == nil:
-		return nil, errors.New("a second document follows it")
+		return f, errors.New("a second document follows it")
 	case !errors.Is(err, io.EOF):
-		return nil, err
+		return f, err
 	}
 	return f, nil
 }

@@ -288,6 +288,19 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
+func TestOfANewerExportItIsSaidThatItIsNewer(t *testing.T) {
+	for _, text := range []string{
+		"schema: 4\nend: true\n",
+		"schema: 4\nsessions:\n- id: s\n  weather: fair\nend: true\n",
+		"schema: 4\nnew: 1\nsessions: []\n",
+		"schema: 4\nsessions: none\n",
+	} {
+		if _, err := Read(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "use a newer profile") {
+			t.Errorf("read %q: %v, want that it has a newer schema", text, err)
+		}
+	}
+}
+
 func TestAnExportHasOneFactALine(t *testing.T) {
 	x := &Export{Sessions: []store.Session{{ID: "s", Agent: "embedded", Families: []string{"inet", "inet6"}, Started: day, Awake: time.Hour}},
 		Evidence: []store.Evidence{{Key: store.Key{Scope: "host", Path: "/bin/a"}, Session: "s", FirstSeen: day,
