@@ -172,11 +172,11 @@ func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 		return told, err
 	}
 	say := func(format string, args ...any) { told.Lines = append(told.Lines, fmt.Sprintf(format, args...)) }
-	if rows[0].Key.Scope == store.HostScope && replaced(rows[0].Key.Path, v.Files) != "" {
-		say("verdict: %s, of the file that was learned; the one there now has no evidence", v.Kind)
-	} else {
-		say("verdict: %s", v.Kind)
+	of := ""
+	if rows[0].Key.Scope == store.HostScope {
+		of = tellOf(replaced(rows[0].Key.Path, v.Files))
 	}
+	say("verdict: %s%s", v.Kind, of)
 	for _, why := range x.c.reasons(v, rows) {
 		say("  %s", why)
 	}
@@ -208,6 +208,18 @@ func (x *explainer) scope(rows []store.Evidence) (Chapter, error) {
 		told.Lines = append(told.Lines, tellAttempt(a))
 	}
 	return told, nil
+}
+
+// tellOf says of which file a verdict is, where that is not the one that is
+// there, for a reason; "" for none.
+func tellOf(why string) string {
+	switch why {
+	case "":
+		return ""
+	case replacedSince:
+		return ", of the file that was learned; the one there now has no evidence"
+	}
+	return ", of the file that was learned"
 }
 
 // arguments tells those that sessions were asked to keep, of the files that

@@ -122,6 +122,18 @@ var stories = map[string]func(s *scene) (name string, o ExplainOptions){
 		s.add("host", shell, "a", t)
 		return script, ExplainOptions{}
 	},
+	"script-gone": func(s *scene) (string, ExplainOptions) {
+		shell, script := program(s.t, s.dir, "shell"), filepath.Join(s.dir, "job.sh")
+		t := s.asIs(shell, named(runs(4), script))
+		t.Entries[0].Script = true
+		s.add("host", shell, "a", t)
+		return script, ExplainOptions{}
+	},
+	"symlink-gone": func(s *scene) (string, ExplainOptions) {
+		tool, link := program(s.t, s.dir, "tool"), filepath.Join(s.dir, "link")
+		s.add("host", tool, "a", s.asIs(tool, named(runs(4), link)))
+		return link, ExplainOptions{}
+	},
 	"script-not-seen": func(s *scene) (string, ExplainOptions) {
 		shell := program(s.t, s.dir, "shell")
 		return write(s.t, s.dir, "job.sh", "#! "+shell+" -e\ntrue\n", 0o755), ExplainOptions{}

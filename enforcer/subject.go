@@ -44,7 +44,7 @@ func findSubject(tx *store.Tx, name string) (subject, error) {
 				return subject{paths: []string{path}}, err
 			}
 		}
-		return subject{}, fmt.Errorf("%w: there is no file %q, and none was learned", ErrUsage, name)
+		return ofName(tx, name, abs)
 	}
 	info, err := os.Stat(resolved)
 	if err != nil {
@@ -97,24 +97,49 @@ func ofProcess(pid uint64) (subject, error) {
 	return s, nil
 }
 
+// startedAs finds the executables that were started under one of the names, as
+// their entries have it, and whether any of them as a script.
+func startedAs(tx *store.Tx, names ...string) (paths []string, script bool, err error) {
+	for rows, err := range tx.Executables() {
+		if err != nil {
+			return nil, false, err
+		}
+		for _, row := range rows {
+			for _, t := range row.Files {
+				i := slices.IndexFunc(t.Entries, func(e store.Entry) bool { return slices.Contains(names, e.Name) })
+				if i >= 0 {
+					paths, script = append(paths, row.Key.Path), script || t.Entries[i].Script
+				}
+			}
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths), script, nil
+}
+
+// ofName finds what was started under a name that is no file's any more: a
+// symlink's, or a script's.
+func ofName(tx *store.Tx, name, abs string) (subject, error) {
+	paths, script, err := startedAs(tx, abs, name)
+	switch {
+	case err != nil:
+		return subject{}, err
+	case len(paths) == 0:
+		return subject{}, fmt.Errorf("%w: there is no file %q, and none was learned", ErrUsage, name)
+	case script:
+		return subject{paths, []string{fmt.Sprintf("%q is not there any more; it was a script: what the kernel ran is its interpreter", abs)}}, nil
+	}
+	return subject{paths, []string{fmt.Sprintf("%q is not there any more; it is a name under which this was started", abs)}}, nil
+}
+
 // ofScript finds the executables that were seen to run a script, or else the
 // one that its first line asks for.
 func ofScript(tx *store.Tx, name, resolved string, interpreter []string) (subject, error) {
 	var s subject
-	for rows, err := range tx.Executables() {
-		if err != nil {
-			return s, err
-		}
-		for _, row := range rows {
-			if slices.ContainsFunc(row.Files, func(t store.Tally) bool {
-				return slices.ContainsFunc(t.Entries, func(e store.Entry) bool { return e.Name == name || e.Name == resolved })
-			}) {
-				s.paths = append(s.paths, row.Key.Path)
-			}
-		}
+	var err error
+	if s.paths, _, err = startedAs(tx, name, resolved); err != nil {
+		return s, err
 	}
-	slices.Sort(s.paths)
-	s.paths = slices.Compact(s.paths)
 	s.told = []string{fmt.Sprintf("%q is a script: what the kernel runs, and would kill, is its interpreter", name)}
 	if len(s.paths) > 0 {
 		return s, nil
