@@ -186,7 +186,12 @@ var functions = map[string]string{
 	"net.(*Resolver).lookupIPAddr": Resolver, "net.(*Resolver).goLookupIPCNAMEOrder": Resolver,
 	"crypto/tls.(*Conn).HandshakeContext": TLS, "crypto/tls.(*Conn).clientHandshake": TLS,
 	"plugin.Open": Loads,
+	"crosscall2":  cgo,
 }
+
+// cgo is no ability: the program has C in it, whose functions have no names
+// among Go's.
+const cgo = "cgo"
 
 // tables are the sections that the names of functions may be in. A linker that
 // is not Go's may have put them into the larger ones.
@@ -202,12 +207,20 @@ func ofGo(f *elf.File) Ability {
 		if !found {
 			continue
 		}
-		if f.Section(".dynamic") != nil { // with cgo
-			for _, what := range ofDynamic(f).Able {
-				has[what] = true
-			}
+		var c Ability // what its C could do, if it has any
+		switch {
+		case f.Section(".dynamic") != nil:
+			c = ofDynamic(f)
+		case has[cgo]:
+			c = ofStatic(f)
 		}
-		return able(has)
+		for _, what := range c.Able {
+			has[what] = true
+		}
+		if all := able(has); len(all.Able) > 0 || c.Unknown == "" {
+			return all
+		}
+		return Ability{Unknown: "a Go program with C in it: " + c.Unknown}
 	}
 	return Ability{Unknown: "a Go program whose functions are not named"}
 }

@@ -32,7 +32,11 @@ func built(t *testing.T, source string, args ...string) string {
 	}
 	command = append(append(command, args[1:]...), file)
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	withC := "CGO_ENABLED=0"
+	if strings.Contains(source, `import "C"`) {
+		withC = "CGO_ENABLED=1"
+	}
+	cmd.Env = append(os.Environ(), withC, "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
@@ -40,14 +44,15 @@ func built(t *testing.T, source string, args ...string) string {
 }
 
 const (
-	silentC = "int main(void) { return 0; }"
-	socketC = "#include <sys/socket.h>\nint main(void) { return socket(AF_INET, SOCK_STREAM, 0); }"
-	lookupC = "#include <netdb.h>\nint main(void) { struct addrinfo *a; return getaddrinfo(\"a\", 0, 0, &a); }"
-	bioC    = "int BIO_socket(int, int, int, int); int BIO_lookup_ex(void);\nint main(void) { BIO_lookup_ex(); return BIO_socket(2, 1, 0, 0); }"
-	loadsC  = "#include <dlfcn.h>\nint main(void) { return !dlopen(\"libcurl.so\", RTLD_NOW); }"
-	silent  = "package main\nfunc main() { println() }"
-	http    = "package main\nimport \"net/http\"\nfunc main() { http.Get(\"https://localhost/\") }"
-	raw     = "package main\nimport \"syscall\"\nfunc main() { syscall.Socket(2, 1, 0) }"
+	silentC  = "int main(void) { return 0; }"
+	socketC  = "#include <sys/socket.h>\nint main(void) { return socket(AF_INET, SOCK_STREAM, 0); }"
+	lookupC  = "#include <netdb.h>\nint main(void) { struct addrinfo *a; return getaddrinfo(\"a\", 0, 0, &a); }"
+	bioC     = "int BIO_socket(int, int, int, int); int BIO_lookup_ex(void);\nint main(void) { BIO_lookup_ex(); return BIO_socket(2, 1, 0, 0); }"
+	loadsC   = "#include <dlfcn.h>\nint main(void) { return !dlopen(\"libcurl.so\", RTLD_NOW); }"
+	silent   = "package main\nfunc main() { println() }"
+	http     = "package main\nimport \"net/http\"\nfunc main() { http.Get(\"https://localhost/\") }"
+	lookupGo = "package main\n// #include <netdb.h>\n// static int lookup(void) { struct addrinfo *a; return getaddrinfo(\"a\", 0, 0, &a); }\nimport \"C\"\nfunc main() { println(C.lookup()) }"
+	raw      = "package main\nimport \"syscall\"\nfunc main() { syscall.Socket(2, 1, 0) }"
 )
 
 func TestOf(t *testing.T) {
@@ -69,6 +74,9 @@ func TestOf(t *testing.T) {
 		{"static, placed anywhere and stripped", socketC, []string{".c", "-static-pie", "-s"}, nil, "static, without symbols"},
 		{"Go, silent", silent, []string{".go"}, nil, ""},
 		{"Go, with net/http, stripped", http, []string{".go", "-ldflags=-s -w"}, []string{Sockets, Resolver, TLS}, ""},
+		{"Go with C, static", lookupGo, []string{".go", "-ldflags=-linkmode external -extldflags -static"}, []string{Sockets, Resolver}, ""},
+		{"Go with C, static and stripped", lookupGo, []string{".go", "-ldflags=-s -w -linkmode external -extldflags -static"}, nil, "a Go program with C in it: static, without symbols"},
+		{"Go with C, dynamic and stripped", lookupGo, []string{".go", "-ldflags=-s -w"}, []string{Resolver}, ""},
 		{"Go, with a system call of its own", raw, []string{".go", "-buildmode=pie"}, []string{Sockets}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
