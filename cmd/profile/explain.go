@@ -42,6 +42,7 @@ func nextStep(err error) string {
 	var schema *store.SchemaError
 	var missing *store.MissingError
 	var moved *enforcer.MovedError
+	var there *enforcer.StillThereError
 	switch {
 	case errors.Is(err, errNotRoot):
 		return "Loading eBPF programs takes root: run it with sudo."
@@ -57,6 +58,8 @@ func nextStep(err error) string {
 		return "Say --cgroup to enforce where it was learned, learn more widely, or say --wider to do it on purpose."
 	case errors.As(err, &elsewhere):
 		return "Name that agent with --agent, or take it off there first: profile release."
+	case errors.As(err, &there):
+		return "Release it without --gone."
 	case errors.As(err, &moved):
 		return "Release it with --db and that path, at which no database need be."
 	case errors.As(err, &schema):

@@ -20,16 +20,22 @@ func releaseCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "release",
 		Usage:       "take off what is in force",
-		UsageText:   "profile [--db PATH] release [--yes] [--agent ADDRESS]",
+		UsageText:   "profile [--db PATH] release [--yes] [--agent ADDRESS | --gone]",
 		Description: "Leaves nothing behind in the kernel. What was learned stays.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "release without asking"}, inForceFlag(), insecureFlag()},
-		Action:      release,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "yes", Usage: "release without asking"}, inForceFlag(), insecureFlag(),
+			&cli.BoolFlag{Name: "gone", Usage: "the agent is gone for good, as a Tetragon that was uninstalled: record what it had in force as ended, without it"},
+		},
+		Action: release,
 	}
 }
 
 func release(c *cli.Context) (err error) {
 	if err := noArgs(c); err != nil {
 		return err
+	}
+	if c.Bool("gone") {
+		return releaseGone(c)
 	}
 	st, agent, err := openInForce(c)
 	if err != nil {
