@@ -46,6 +46,7 @@ var notOfTetragon = map[string]string{
 	"coverage-agent":                noAgent,
 	"hard-cgroup":                   noCgroup,
 	"hard-clone":                    noCgroup,
+	"learn-anew":                    noCgroup,
 	"runs-moved":                    noCgroup,
 	"defend-change":                 noCommand,
 	"hard-command":                  noCommand,

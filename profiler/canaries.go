@@ -81,6 +81,9 @@ func (l *learner) beat(ctx context.Context) error {
 		case <-l.events.done:
 			return l.events.err
 		case <-looks.C:
+			if err := l.lookAtGroup(); err != nil {
+				return err
+			}
 			l.lookInForce(ctx, false)
 			continue
 		case <-ticks.C:

@@ -35,17 +35,24 @@ func (l *learner) watch(ctx context.Context) error {
 			l.close(steady)
 			return nil
 		}
-		if err == nil || !l.everOpened || l.Agent.Address == tetragon.Embedded {
+		if moved := l.lookAtGroup(); err != nil && moved != nil {
+			err = moved
+		}
+		what := "agent"
+		if errors.Is(err, errMoved) {
+			what = "cgroup"
+		}
+		if err == nil || !l.everOpened || what == "agent" && l.Agent.Address == tetragon.Embedded {
 			return err
 		}
-		l.Log.Warn("nothing is watched until the agent is back", "error", err)
+		l.Log.Warn("nothing is watched until the "+what+" is back", "error", err)
 		l.hangUp()
 		l.mu.Lock()
 		l.fold.Interrupt()
 		l.meters.restart(time.Now())
 		l.mu.Unlock()
 		if err = l.resume(ctx); err == nil {
-			l.Log.Info("the agent is back")
+			l.Log.Info("the " + what + " is back")
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -63,6 +70,9 @@ func (l *learner) begin(ctx context.Context) error {
 		return err
 	}
 	if err := l.findForgotten(ctx); err != nil {
+		return err
+	}
+	if err := l.followGroup(); err != nil {
 		return err
 	}
 	if len(l.loaded) > 0 {
