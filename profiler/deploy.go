@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,8 +161,20 @@ func (l *learner) unload(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// standing gives an errGone if a policy of the session is loaded no more, or has
+// been disabled or given up: it would be told of nothing, and nothing be lost.
+func standing(st *api.TracingPolicyStatus) error {
+	switch {
+	case st == nil:
+		return errGone
+	case st.GetState() != api.TracingPolicyState_TP_STATE_ENABLED:
+		return fmt.Errorf("%w: %s", errGone, cmp.Or(st.GetError(), "it lists it as "+st.GetState().String()))
+	}
+	return nil
+}
+
 // present reports whether every policy of the session is still loaded. Of one
-// that the agent has given up it gives an errGone that says why.
+// that acts no more it gives an errGone that says why.
 func (l *learner) present(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
@@ -174,11 +187,27 @@ func (l *learner) present(ctx context.Context) (bool, error) {
 		if st == nil {
 			return false, nil
 		}
-		if st.GetState() == api.TracingPolicyState_TP_STATE_ERROR {
-			return false, fmt.Errorf("%w: %s", errGone, st.GetError())
+		if err := standing(st); err != nil {
+			return false, err
 		}
 	}
 	return l.whole, nil
+}
+
+// stands gives an errGone where what is loaded is no longer there or acts no
+// more, and the gap since it was last found to stand: where nothing is counted,
+// nothing else tells.
+func (l *learner) stands(ctx context.Context, stood time.Time) error {
+	there, err := l.present(ctx)
+	if err == nil && !there {
+		err = errGone
+	}
+	if errors.Is(err, errGone) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.fold.Lost(stood, time.Now(), "the audit policy was gone or disabled", 0)
+	}
+	return err
 }
 
 func hasCall(p *tetragon.Policy, call string) bool {

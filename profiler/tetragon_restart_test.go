@@ -46,6 +46,40 @@ func TestAnAgentThatRestartsIsUnwatchedMeanwhile(t *testing.T) {
 	}
 }
 
+// A disabled policy is listed, and its counter stands still: on another host, where
+// no canary runs, nothing else tells.
+func TestAnAuditPolicyThatIsDisabledIsUnwatchedTime(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"v1.7.0", "v1.4.0"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			rows, session, _ := learnFrom(t, agenttest.Options{Version: version}, func(n *node) {
+				n.runs(99, "/usr/bin/net", true)
+				if flushed(t, n.store, 1); version == "v1.7.0" {
+					n.complete("/usr/bin/net", 1)
+				}
+				was := len(n.agent.Added())
+				loaded := n.agent.Loaded()
+				if sockets := loaded[len(loaded)-1]; !strings.HasSuffix(sockets, tetragon.SocketsSuffix) || !n.agent.Disable(sockets) {
+					t.Fatalf("policies %q, want the last to be of sockets", loaded)
+				}
+				n.runs(100, "/usr/bin/lost", true)
+				n.until("new ones", func(l []string) bool {
+					return len(n.agent.Added()) > was+1 && strings.HasSuffix(l[len(l)-1], tetragon.SocketsSuffix)
+				})
+				n.runs(101, "/usr/bin/net", true)
+				time.Sleep(idle)
+			})
+			if len(session.Windows) != 2 {
+				t.Errorf("windows %v, want two", session.Windows)
+			}
+			if row := rows["/usr/bin/lost"]; len(row.Files) == 1 && row.Files[0].Clean != 0 {
+				t.Errorf("%+v, want no run that nothing has touched: its socket was not seen", row.Files[0])
+			}
+		})
+	}
+}
+
 func TestAnAgentThatComesBackAsAnotherVersionIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

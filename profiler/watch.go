@@ -188,6 +188,7 @@ func (l *learner) poll(ctx context.Context) error {
 	ticks, looks := time.NewTicker(pollEvery), time.NewTicker(lookEvery)
 	defer ticks.Stop()
 	defer looks.Stop()
+	stood := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -208,6 +209,12 @@ func (l *learner) poll(ctx context.Context) error {
 			if err := l.verify(ctx); err != nil {
 				return err
 			}
+		}
+		if !l.Agent.Counters {
+			if err := l.stands(ctx, stood); err != nil {
+				return err
+			}
+			stood = asked
 		}
 		if ctx.Err() == nil {
 			l.narrow(ctx, asked)
@@ -348,8 +355,8 @@ func (l *learner) askPosted(ctx context.Context, asked time.Time) (ok bool, err 
 		st := statusOf(all, name)
 		switch {
 		case err != nil:
-		case st == nil:
-			err = errGone
+		case standing(st) != nil:
+			err = standing(st)
 		case st.GetStats().GetActionCounters() == nil:
 			err = fmt.Errorf("agent %s counts nothing of policy %s", l.Agent.Address, name)
 		}

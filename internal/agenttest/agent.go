@@ -200,6 +200,10 @@ func (a *Agent) Lose(n uint64) { a.audits.lose("", n) }
 // LoseOf does so by the policy of a name.
 func (a *Agent) LoseOf(policy string, n uint64) { a.audits.lose(policy, n) }
 
+// Disable is what a person does to an audit policy with a client of their own. It
+// reports whether there is one of the name.
+func (a *Agent) Disable(policy string) bool { return a.audits.disable(policy) }
+
 // Added are the policies that were added, in order, those that were refused
 // too.
 func (a *Agent) Added() []*tetragon.Policy {

@@ -38,6 +38,7 @@ type auditPolicy struct {
 	except  []string // of a NotIn
 	posted  uint64
 	failure error // why it could not be loaded
+	off     bool  // a person has disabled it
 }
 
 // dressed is a kernel whose events are posted by the audit policies.
@@ -174,6 +175,16 @@ func (a *audits) lose(name string, n uint64) {
 	}
 }
 
+func (a *audits) disable(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.IndexFunc(a.all, func(o *auditPolicy) bool { return o.name == name })
+	if i >= 0 {
+		a.all[i].off = true
+	}
+	return i >= 0
+}
+
 func (a *audits) list() []*api.TracingPolicyStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -184,6 +195,9 @@ func (a *audits) list() []*api.TracingPolicyStatus {
 			Stats: &api.TracingPolicyStats{ActionCounters: &api.TracingPolicyActionCounters{Post: one.posted}}}
 		if one.failure != nil {
 			st.State, st.Sensors, st.Error = api.TracingPolicyState_TP_STATE_LOAD_ERROR, nil, one.failure.Error()
+		}
+		if one.off {
+			st.State = api.TracingPolicyState_TP_STATE_DISABLED
 		}
 		list = append(list, st)
 	}
@@ -229,7 +243,7 @@ func (a *audits) post(ev *api.GetEventsResponse, publish func(*api.GetEventsResp
 func (a *audits) posting(call, binary string) []*auditPolicy {
 	var all []*auditPolicy
 	for _, one := range a.all {
-		if one.failure == nil && slices.Contains(one.calls, call) && !slices.Contains(one.except, binary) {
+		if one.failure == nil && !one.off && slices.Contains(one.calls, call) && !slices.Contains(one.except, binary) {
 			one.posted++
 			all = append(all, one)
 		}
