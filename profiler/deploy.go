@@ -32,7 +32,36 @@ func (l *learner) deploy(ctx context.Context) error {
 	}
 	err := l.deploySockets(ctx)
 	l.whole = err == nil
+	if err == nil && l.Agent.Counters {
+		err = l.findCounters(ctx)
+	}
 	return err
+}
+
+// findCounters finds out whether the agent counts what its policies post, as its
+// version does: where it does not, what it loses cannot be counted.
+func (l *learner) findCounters(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	all, err := l.Agent.Policies(ctx, PolicyName(l.session.ID))
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	uncounted := func(st *api.TracingPolicyStatus) bool {
+		return l.meters.of[st.GetName()] != nil && st.GetStats().GetActionCounters() == nil
+	}
+	if !slices.ContainsFunc(all, uncounted) {
+		return nil
+	}
+	l.Log.Warn("the agent lists its policies without counters: what it loses cannot be counted, unless its metrics tell")
+	less := *l.Agent
+	less.Counters = false
+	l.Agent = &less
+	l.fold.cfg.Verify = l.counts()
+	l.fold.cfg.Losses = l.fold.cfg.Losses && l.fold.cfg.Verify
+	return nil
 }
 
 // deploySockets asks for sockets, and for what they are used for, with as much

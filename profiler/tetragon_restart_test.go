@@ -156,3 +156,19 @@ func TestAnAgentThatHangsEndsNothing(t *testing.T) {
 		t.Error("no error, and the agent never answered")
 	}
 }
+
+// Its version has counters, but the API promises none.
+func TestAnAgentThatListsNoCountersCannotCountItsLosses(t *testing.T) {
+	t.Parallel()
+	rows, session, _ := learnFrom(t, agenttest.Options{Version: "v1.7.0", Uncounted: true}, func(n *node) {
+		n.runs(99, "/usr/bin/net", true)
+		n.runs(100, "/usr/bin/quiet", false)
+		flushed(t, n.store, 2)
+	})
+	if len(rows["/usr/bin/net"].Files[0].Network) == 0 || rows["/usr/bin/quiet"].Files[0].Complete != 1 {
+		t.Errorf("rows %+v, want what each did", rows)
+	}
+	if len(session.Gaps) != 1 || session.Gaps[0].Cause != "losses cannot be counted" {
+		t.Errorf("gaps %s, want that losses cannot be counted", gapsOf(t, session))
+	}
+}

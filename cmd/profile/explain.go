@@ -78,6 +78,8 @@ func nextStep(err error) string {
 		return "It was interrupted."
 	case errors.Is(err, tetragon.ErrOption):
 		return "Its policies have no word for it; the embedded sensor's have: say --agent embedded."
+	case errors.Is(err, tetragon.ErrEnded):
+		return "See whether the agent runs, and try again."
 	case status.Code(err) == codes.Unavailable:
 		return "Nothing answers at that address: start the agent, or name another with --agent."
 	case status.Code(err) == codes.DeadlineExceeded:

@@ -24,6 +24,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		err  error
 		want string
 	}{
+		{"not gone", fmt.Errorf("release: %w", enforcer.ErrEmbeddedThere), "Release it without --gone"},
 		{"no root", errNotRoot, "run it with sudo"},
 		{"no BTF", errNoBTF, "CONFIG_DEBUG_INFO_BTF"},
 		{"no cgroup2", fmt.Errorf("learn: %w", cgroup.ErrNoCgroup2), "cgroup of version 2"},
@@ -37,6 +38,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"interrupted", context.Canceled, "interrupted"},
 		{"an option of ours", fmt.Errorf("load: %w", tetragon.ErrOption), "--agent embedded"},
 		{"nobody there, as gRPC wraps it", status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial unix /s: no such file"`), "dial unix /s: no such file\nNothing answers"},
+		{"the stream ended", fmt.Errorf("read events of agent a: %w", tetragon.ErrEnded), "See whether the agent runs"},
 		{"nobody there", fmt.Errorf("ask: %w", status.Error(codes.Unavailable, "no such file")), "Nothing answers at that address"},
 		{"refused", fmt.Errorf("load policy x: the agent refused it: %w", status.Error(codes.InvalidArgument, "spec.kprobes: no hook")), "refused it: spec.kprobes: no hook"},
 	} {

@@ -45,6 +45,9 @@ type Options struct {
 	// machine's kernel are kept to, though the policies know nothing of it: a
 	// test must not enforce on the whole machine. Without it they are refused.
 	Group string
+	// Uncounted is one that lists no counters, which are optional in the API,
+	// whatever its version.
+	Uncounted bool
 	// PolicyDir is the directory whose policies a Tetragon loads as it starts,
 	// before it answers; "" is none. It does not start if it cannot load one.
 	PolicyDir string

@@ -162,7 +162,7 @@ func (s *server) ListTracingPolicies(ctx context.Context, req *api.ListTracingPo
 	list.Policies = append(list.Policies, s.a.audits.list()...)
 	for _, st := range list.GetPolicies() {
 		st.Info = ""
-		if s.a.before("1.6") {
+		if s.a.before("1.6") || s.a.o.Uncounted {
 			st.Stats = nil
 		}
 		if s.a.before("1.7") && st.GetMode() == api.TracingPolicyMode_TP_MODE_MONITOR_ONLY {

@@ -1,6 +1,7 @@
 package tetragon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -300,7 +301,7 @@ func (a *Agent) check(ctx context.Context, p *Policy) error {
 	}
 	if st.GetState() != tetragon.TracingPolicyState_TP_STATE_ENABLED || len(st.GetSensors()) == 0 {
 		return fmt.Errorf("load policy %s: the agent lists it as %s with %d sensors: %s",
-			p.Metadata.Name, st.GetState(), len(st.GetSensors()), st.GetError())
+			p.Metadata.Name, st.GetState(), len(st.GetSensors()), cmp.Or(st.GetError(), "it acts on nothing then"))
 	}
 	if mode, ok := p.Option(OptionMode); ok && st.GetMode() != modes[mode] {
 		return fmt.Errorf("load policy %s: asked for mode %s, the agent lists it as %s", p.Metadata.Name, mode, st.GetMode())

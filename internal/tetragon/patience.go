@@ -51,7 +51,7 @@ func (p *patience) unary(ctx context.Context, full string, req, reply any, conn 
 }
 
 func late(method string, limit time.Duration) error {
-	return status.Errorf(codes.DeadlineExceeded, "no answer to %s within %s", method, limit.Round(time.Millisecond))
+	return status.Errorf(codes.DeadlineExceeded, "no answer to %s within %s", method, max(0, limit).Round(time.Millisecond))
 }
 
 // wait tells of a call that takes long, until stop is called.

@@ -11,6 +11,10 @@ import (
 	"google.golang.org/grpc"
 )
 
+// ErrEnded is why no more events come: the agent has ended their stream, as one
+// does that is stopped.
+var ErrEnded = fmt.Errorf("it has ended their stream: %w", io.ErrUnexpectedEOF)
+
 // Stream is a subscription to an agent's events.
 type Stream struct {
 	ctx   context.Context // of the subscription; the stream's own ends with the stream
@@ -50,7 +54,7 @@ func (a *Agent) awaitHeaders(recv grpc.ClientStream, stop context.CancelFunc) er
 
 // Each calls handle for each event, in the order of arrival, until the context
 // of the subscription ends, the stream does, or handle fails. A stream that
-// the agent ended is io.ErrUnexpectedEOF. It is called once: the subscription
+// the agent ended is ErrEnded. It is called once: the subscription
 // ends with it.
 func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
 	defer s.stop()
@@ -61,7 +65,7 @@ func (s *Stream) Each(handle func(*tetragon.GetEventsResponse) error) error {
 				return s.ctx.Err()
 			}
 			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+				err = ErrEnded
 			}
 			return fmt.Errorf("read events of agent %s: %w", s.agent.Address, err)
 		}
