@@ -45,7 +45,7 @@ func thresholdFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.Uint64Flag{Name: "min-runs", Usage: "how many complete runs prove an executable quiet: `N`", Value: 1},
 		durationFlag("min-watch", "time `D` for which one run still going must have been watched to do so", time.Hour),
-		&cli.StringFlag{Name: "since", Usage: "leave out sessions that ended before `TIME`: 2026-01-31, 2026-01-31T08:00:00Z, or a duration such as 2d ago"},
+		&cli.StringFlag{Name: "since", Usage: "leave out sessions that ended before `TIME`: 2026-01-31, 2026-01-31T08:00:00Z, or how long ago, such as 2d"},
 		&cli.BoolFlag{Name: "accept-gaps", Usage: "take the verdicts of runs that no gap is known to have touched"},
 	}
 }
