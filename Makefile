@@ -44,8 +44,8 @@ e2e: build ## only the end-to-end tests; RUN=PATTERN for some; AGENT=ADDRESS for
 	@$(if $(AGENT),PROFILE_E2E_AGENT='$(AGENT)' $(GOTEST) -parallel 1 $(if $(RUN),,-run '^TestScripts') ./e2e,$(GOTEST) ./e2e/...) | $(SUM)
 
 # An hour and more under emulation: CI runs what e2e/vm/quick.txt names.
-e2e-vm: ## the end-to-end tests on another kernel, in an emulated machine: KERNEL=6.12 (or 6.1); RUN=PATTERN or RUN=@FILE for some; TETRAGON_DIR=DIR for the scripts, against that release
-	@TETRAGON_DIR='$(TETRAGON_DIR)' e2e/vm/run.sh $(KERNEL) '$(RUN)' | $(SUM)
+e2e-vm: ## the end-to-end tests on another kernel, in an emulated machine: KERNEL=6.12 (or 6.1); RUN=PATTERN or RUN=@FILE for some; PREEMPT=full for a kernel that preempts everywhere; TETRAGON_DIR=DIR for the scripts, against that release
+	@TETRAGON_DIR='$(TETRAGON_DIR)' PREEMPT='$(PREEMPT)' e2e/vm/run.sh $(KERNEL) '$(RUN)' | $(SUM)
 
 # Without its limit the fuzzer spends the time on making what it found smaller.
 # An interrupt ends it, not -fuzztime: that fails now and then with "context
@@ -67,9 +67,9 @@ demo: build ## learn, report, enforce, attack and release, in a cgroup of its ow
 
 soak: build ## every test SOAK times over (10), the long forms of some, and the end-to-end tests on both other kernels, for flaws that show once in a while
 	@go test -json -count=$(SOAK) -timeout 8h -p 1 $(RACE) ./... | $(SUM)
-	@PROFILE_SEEDS=10 PROFILE_SWAPS=200 PROFILE_KILLS=200 $(GOTEST) -run 'TestRandomWorkload|TestNothingGetsThroughWhileGenerationsSwap|TestKilledLearnerLosesASecondAtMost' ./e2e | $(SUM)
+	@PROFILE_SEEDS=10 PROFILE_SWAPS=200 PROFILE_KILLS=200 PROFILE_STORM=500 $(GOTEST) -run 'TestRandomWorkload|TestNothingGetsThroughWhileGenerationsSwap|TestNothingIsMissedInAStormOfSockets|TestKilledLearnerLosesASecondAtMost' ./e2e | $(SUM)
 	@$(MAKE) fuzz FUZZTIME=10m
-	@for kernel in $(KERNELS); do $(MAKE) e2e-vm KERNEL=$$kernel; done
+	@for kernel in $(KERNELS); do $(MAKE) e2e-vm KERNEL=$$kernel; $(MAKE) e2e-vm KERNEL=$$kernel PREEMPT=full RUN=TestNothing; done
 
 clean: ## delete what build made
 	rm -rf bin

@@ -56,6 +56,18 @@ static void by_call(struct spec s)
 		fail("socket");
 }
 
+/* opens and closes such sockets without a pause, until it is killed */
+static void storm(struct spec s)
+{
+	for (;;) {
+		int fd = syscall(SYS_socket, s.family, s.type, s.protocol);
+
+		if (fd < 0)
+			fail("socket");
+		close(fd);
+	}
+}
+
 /* the 32-bit system call of the same name, from a 64-bit program */
 static void by_int80(struct spec s)
 {
@@ -224,6 +236,8 @@ int main(int argc, char **argv)
 		argv++;
 		if (!strcmp(op, "call"))
 			by_call(parse(*argv));
+		else if (!strcmp(op, "storm"))
+			storm(parse(*argv));
 		else if (!strcmp(op, "int80"))
 			by_int80(parse(*argv));
 		else if (!strcmp(op, "uring"))

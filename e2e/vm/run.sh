@@ -5,7 +5,8 @@
 # KERNEL is 6.1, 6.12 or what else apt offers here. PATTERN is as for go test
 # -run; FILE has lines with a directory and the whole name of a test in it, and
 # those run, or it fails: quick.txt is one. With BPFFS=no, /sys/fs/bpf there has
-# no bpffs. With TETRAGON_DIR=DIR, which holds tetragon and bpf/*.o of a release,
+# no bpffs. With PREEMPT=full, the kernel preempts everywhere (or none, or
+# voluntary). With TETRAGON_DIR=DIR, which holds tetragon and bpf/*.o of a release,
 # that agent is started there and the scripts of e2e run against it.
 #
 # Prints on stdout what go test -json would, with the kernel's name behind each
@@ -103,7 +104,7 @@ boot() {
 		-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm -cpu "$cpu" -smp 2 -m 3072 \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-kernel vmlinuz -initrd "$work/initramfs" \
-		-append "console=ttyS0 loglevel=5 maxcpus=1 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $spared" \
+		-append "console=ttyS0 loglevel=5 maxcpus=1 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $spared${PREEMPT:+ preempt=$PREEMPT}" \
 		-serial "file:$work/console" \
 		-chardev "stdio,id=results,signal=off,logfile=$work/results" -serial chardev:results </dev/null &
 	machine=$!

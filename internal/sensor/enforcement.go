@@ -52,7 +52,7 @@ type stat struct {
 	tally bpf.SensorTally
 }
 
-var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "spares", "verdicts", "tallies", "exec_walk"}
+var enforceMaps = []string{"lists", "prefixes", "scopes", "walks", "spares", "verdicts", "tallies", "exec_walk", "kprobe_walk"}
 
 const (
 	pinMeta    = "meta"
@@ -280,7 +280,7 @@ func (e *enforcement) attach(coll *ebpf.Collection, group cgroup.Group) error {
 		if name == programCgroup {
 			l, err = attachCgroup(group.Dir, ebpf.AttachCGroupInetSockCreate, coll.Programs[name])
 		} else {
-			l, err = link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
+			l, err = attachProgram(coll.Programs[name])
 		}
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)

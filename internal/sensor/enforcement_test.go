@@ -325,3 +325,26 @@ func TestEnforcementRefusesWhereItCannotKill(t *testing.T) {
 		t.Errorf("%d refusals counted, want 1", k)
 	}
 }
+
+// A kernel that takes fmod_ret and has no kprobes.
+func TestEnforcementKillsWithoutKprobes(t *testing.T) {
+	needKernel(t)
+	h, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.cgroup {
+		t.Logf("this kernel takes %s, to which kprobes make no difference", h.name)
+		return
+	}
+	g := cgrouptest.Make(t)
+	a := serve(t, Config{Name: "sensor-test-fentry", Node: "node", probe: func() (hooks, error) { return createHooks(false), nil }})
+	py, name := python(t), "profile-enforce-test"
+	load(t, a, enforcingPolicy(name, "enforce", g, py))
+	if err := run(t, g, py, "-c", openSocket); !killed(err) {
+		t.Errorf("%v, want it killed", err)
+	}
+	if k, _ := counters(t, a, name); k != 1 {
+		t.Errorf("%d kills counted, want 1", k)
+	}
+}

@@ -40,12 +40,17 @@ const (
 	hookEnter  = "tp_btf/sys_enter"
 )
 
-// createHooks see every family, and refuse and kill in one place.
-func createHooks() hooks {
+// createHooks see every family, and refuse and kill. kprobes says that this
+// kernel has them: they are what kills where the others were left out.
+func createHooks(kprobes bool) hooks {
+	kill := "enforce_kill"
+	if !kprobes {
+		kill = "enforce_kill_fentry"
+	}
 	return hooks{
 		name:     hookCreate,
 		families: []int32{unix.AF_INET, unix.AF_INET6, unix.AF_PACKET, unix.AF_VSOCK, unix.AF_XDP, unix.AF_SMC},
-		observe:  []string{"observe_create"}, enforce: []string{"enforce_kill", "enforce_create"}, kill: true,
+		observe:  []string{"observe_create"}, enforce: []string{kill, "enforce_create"}, kill: true,
 		uses: map[string]ebpf.AttachType{
 			"observe_connect": ebpf.AttachNone, "observe_bind": ebpf.AttachNone,
 			"observe_send": ebpf.AttachNone, "observe_receive": ebpf.AttachNone},
@@ -103,7 +108,7 @@ var probe = sync.OnceValues(func() (hooks, error) {
 		return hooks{}, err
 	}
 	if attaches("probe_create") == nil {
-		return createHooks(), nil
+		return createHooks(attaches("probe_kprobe") == nil), nil
 	}
 	killErr := loads("probe_kill")
 	err := loads("observe_socket")
@@ -157,18 +162,27 @@ func loads(name string) error {
 	return nil
 }
 
-// attaches tries to load and attach one tracing program.
+// attaches tries to load and attach one program.
 func attaches(name string) error {
 	coll, err := loadOne(name)
 	if err != nil {
 		return err
 	}
 	defer coll.Close()
-	l, err := link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
+	l, err := attachProgram(coll.Programs[name])
 	if err != nil {
 		return err
 	}
 	return l.Close()
+}
+
+// attachProgram attaches a program to what it was written for; a kprobe does not
+// know that by itself.
+func attachProgram(p *ebpf.Program) (link.Link, error) {
+	if p.Type() == ebpf.Kprobe {
+		return link.Kprobe(tetragon.CallSocketCreate, p, nil)
+	}
+	return link.AttachTracing(link.TracingOptions{Program: p})
 }
 
 func loadOne(name string) (*ebpf.Collection, error) {

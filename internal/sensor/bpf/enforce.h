@@ -148,33 +148,42 @@ static __always_inline void count_error(void)
 		__sync_fetch_and_add(&t->kills, 1);
 }
 
-static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
+/* The same in room of the task's own, or spare room. */
+static __always_inline __u32 look_up_in_own(struct task_struct *task, __u32 *index)
+{
+	struct scratch *s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct spare *spare;
+	__u32 verdict;
+
+	if (s) {
+		verdict = look_up(task, s, false, index);
+		bpf_task_storage_delete(&walks, task);
+		return verdict;
+	}
+	spare = take_spare();
+	if (!spare) {
+		count_error();
+		return MATCH_UNKNOWN;
+	}
+	verdict = look_up(task, &spare->scratch, false, index);
+	__sync_val_compare_and_swap(&spare->taken, 1, 0);
+	return verdict;
+}
+
+/* room is for a program that cannot be preempted; NULL where it can. */
+static __always_inline __u32 judge(struct task_struct *task, struct scratch *room, __u32 *index)
 {
 	struct verdict_state *v = bpf_task_storage_get(&verdicts, task->group_leader, 0, 0);
-	struct spare *spare;
-	struct scratch *s;
 	__u32 verdict;
 
 	if (v && v->verdict && v->image == task->group_leader->self_exec_id) {
 		*index = v->index;
 		return v->verdict;
 	}
-	s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!s) {
-		spare = take_spare();
-		if (!spare) {
-			count_error();
-			return 0;
-		}
-		verdict = look_up(task, &spare->scratch, false, index);
-		__sync_val_compare_and_swap(&spare->taken, 1, 0);
-		return verdict;
-	}
-	verdict = look_up(task, s, false, index);
-	bpf_task_storage_delete(&walks, task);
-	if (!verdict)
-		return 0;
-	v = bpf_task_storage_get(&verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	verdict = room ? look_up(task, room, false, index) : look_up_in_own(task, index);
+	v = verdict ? bpf_task_storage_get(
+			      &verdicts, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE)
+		    : NULL;
 	if (v) {
 		v->index = *index;
 		v->verdict = verdict;
@@ -184,13 +193,13 @@ static __always_inline __u32 judge(struct task_struct *task, __u32 *index)
 }
 
 /* The mode in which the policy acts on the current process, if it does. */
-static __always_inline __u32 acting(__u32 *index)
+static __always_inline __u32 acting(struct scratch *room, __u32 *index)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct scope *scope;
 	__u32 n = slot;
 
-	if (judge(task, index) != MATCH_YES || !in_scope(task) ||
+	if (judge(task, room, index) != MATCH_YES || !in_scope(task) ||
 		(host_only && !in_host_pidns(task)))
 		return MODE_NONE;
 	scope = bpf_map_lookup_elem(&scopes, &n);
@@ -213,9 +222,9 @@ static __always_inline void strike(struct tally *t, bool counted)
  * killed, or in the monitor stage counted. A socket that another hook has
  * counted already is not counted again.
  */
-static __always_inline bool refuse(bool counted)
+static __always_inline bool refuse(struct scratch *room, bool counted)
 {
-	__u32 index = 0, mode = acting(&index);
+	__u32 index = 0, mode = acting(room, &index);
 	struct tally *t;
 
 	t = mode ? bpf_map_lookup_elem(&tallies, &index) : NULL;
@@ -236,25 +245,54 @@ static __always_inline bool refuse(bool counted)
 SEC("cgroup/sock_create")
 int enforce_socket(struct bpf_sock *sk)
 {
-	return !(wants(sk->family) && refuse(sk->type == SOCK_RAW && wants(AF_PACKET)));
+	return !(wants(sk->family) && refuse(NULL, sk->type == SOCK_RAW && wants(AF_PACKET)));
 }
 
 /*
- * The same for every family: see observe_create. Of fmod_ret programs the one
- * attached last runs first, and where it refuses the others do not run: another
- * database's policy would count nothing. So what kills and counts is fentry,
- * of which all run, before any of fmod_ret. The kernel leaves out either for as
- * long as it was interrupted in another process on the same processor: then the
- * other does both.
+ * Of every family, before anything of fmod_ret. It cannot refuse; it kills and
+ * counts. The kernel leaves out programs of the trampoline, fentry and fmod_ret,
+ * for as long as they were interrupted in another process on the same processor:
+ * in a storm of sockets, where it preempts everywhere, now and then all of them.
+ * A kprobe is not preempted, and left out only for as long as a change of some
+ * map by bpf(2) was interrupted there. Loads on 6.12 and 6.1; on 6.18 as the
+ * project's machines have it there are no kprobes.
  */
-SEC("fentry/security_socket_create")
-int BPF_PROG(enforce_kill, int family, int type, int protocol, int kern)
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} kprobe_walk SEC(".maps");
+
+SEC("kprobe/security_socket_create")
+int enforce_kill(struct pt_regs *regs)
 {
-	if (!kern && wants(family))
-		refuse(false);
+	struct scratch *room;
+	__u32 zero = 0;
+
+	if (argument(regs, 3) || !wants(argument(regs, 0))) /* 3 says that the kernel opens it */
+		return 0;
+	room = bpf_map_lookup_elem(&kprobe_walk, &zero);
+	if (room)
+		refuse(room, false);
 	return 0;
 }
 
+/* The same, where a kernel takes fmod_ret and has no kprobes. */
+SEC("fentry/security_socket_create")
+int BPF_PROG(enforce_kill_fentry, int family, int type, int protocol, int kern)
+{
+	if (!kern && wants(family))
+		refuse(NULL, false);
+	return 0;
+}
+
+/*
+ * Of fmod_ret programs the one attached last runs first, and where it refuses the
+ * others do not run: another database's policy would count nothing. So what
+ * kills and counts is one of the two above, all of which run. Where they were
+ * left out this one does both.
+ */
 SEC("fmod_ret/security_socket_create")
 int BPF_PROG(enforce_create, int family, int type, int protocol, int kern, int ret)
 {
@@ -262,7 +300,7 @@ int BPF_PROG(enforce_create, int family, int type, int protocol, int kern, int r
 	struct tally *t;
 	__u32 index;
 
-	if (ret || kern || !wants(family) || acting(&index) != MODE_ENFORCE)
+	if (ret || kern || !wants(family) || acting(NULL, &index) != MODE_ENFORCE)
 		return ret;
 	t = bpf_map_lookup_elem(&tallies, &index);
 	if (t)
@@ -276,7 +314,7 @@ int BPF_PROG(enforce_raw, const struct cred *cred, struct user_namespace *target
 	const struct user_namespace *capable, int cap, int ret)
 {
 	if (cap == CAP_NET_RAW)
-		refuse(false);
+		refuse(NULL, false);
 	return 0;
 }
 
@@ -287,7 +325,7 @@ int BPF_PROG(enforce_vsock, struct pt_regs *regs, long id)
 	__u32 type;
 
 	if (opens_vsock(regs, id, &type))
-		refuse(false);
+		refuse(NULL, false);
 	return 0;
 }
 
@@ -296,6 +334,12 @@ SEC("fmod_ret/security_socket_create")
 int BPF_PROG(probe_create, int family, int type, int protocol, int kern, int ret)
 {
 	return ret;
+}
+
+SEC("kprobe/security_socket_create")
+int probe_kprobe(struct pt_regs *regs)
+{
+	return 0;
 }
 
 SEC("cgroup/sock_create")

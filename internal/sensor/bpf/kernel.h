@@ -171,7 +171,7 @@ struct thread_info {
 
 /* x86-64, and arm64 */
 struct pt_regs {
-	unsigned long di, si;
+	unsigned long di, si, dx, cx;
 };
 
 struct pt_regs___arm64 {

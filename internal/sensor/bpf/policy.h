@@ -145,15 +145,26 @@ static __always_inline bool in_host_pidns(struct task_struct *task)
 	return BPF_CORE_READ(task, thread_pid, level) == 0;
 }
 
+/* An argument, the nth of the first four, of a function or a system call, as an int. */
+static __always_inline __u32 argument(struct pt_regs *regs, int n)
+{
+	struct pt_regs___arm64 *arm = (void *)regs;
+
+	if (!bpf_core_field_exists(regs->di))
+		return BPF_CORE_READ(arm, regs[n]);
+	return n == 0	? BPF_CORE_READ(regs, di)
+	       : n == 1 ? BPF_CORE_READ(regs, si)
+	       : n == 2 ? BPF_CORE_READ(regs, dx)
+			: BPF_CORE_READ(regs, cx);
+}
+
 /*
  * Whether a system call opens an AF_VSOCK socket, and of which type. A 32-bit
  * system call has other numbers, and is not seen.
  */
 static __always_inline bool opens_vsock(struct pt_regs *regs, long id, __u32 *type)
 {
-	struct pt_regs___arm64 *arm = (void *)regs;
 	struct task_struct *task;
-	__u64 family;
 
 	if (id != nr_socket)
 		return false;
@@ -162,13 +173,9 @@ static __always_inline bool opens_vsock(struct pt_regs *regs, long id, __u32 *ty
 		if (bpf_core_field_exists(task->thread_info.status) &&
 			BPF_CORE_READ(task, thread_info.status) & TS_COMPAT)
 			return false;
-		family = BPF_CORE_READ(regs, di);
-		*type = BPF_CORE_READ(regs, si);
-	} else {
-		family = BPF_CORE_READ(arm, regs[0]);
-		*type = BPF_CORE_READ(arm, regs[1]);
 	}
-	return family == AF_VSOCK;
+	*type = argument(regs, 1);
+	return argument(regs, 0) == AF_VSOCK;
 }
 
 static __always_inline bool wants(__u32 family)

@@ -190,72 +190,75 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SensorMapBuilds           = "builds"
-	SensorMapDelivered        = "delivered"
-	SensorMapEpoch            = "epoch"
-	SensorMapEvents           = "events"
-	SensorMapExecWalk         = "exec_walk"
-	SensorMapIterBuild        = "iter_build"
-	SensorMapLists            = "lists"
-	SensorMapPrefixes         = "prefixes"
-	SensorMapScopes           = "scopes"
-	SensorMapSpares           = "spares"
-	SensorMapTallies          = "tallies"
-	SensorMapTold             = "told"
-	SensorMapVerdicts         = "verdicts"
-	SensorMapWalks            = "walks"
-	SensorProgEnforceCreate   = "enforce_create"
-	SensorProgEnforceExec     = "enforce_exec"
-	SensorProgEnforceFork     = "enforce_fork"
-	SensorProgEnforceKill     = "enforce_kill"
-	SensorProgEnforceRaw      = "enforce_raw"
-	SensorProgEnforceSocket   = "enforce_socket"
-	SensorProgEnforceVsock    = "enforce_vsock"
-	SensorProgObserveBind     = "observe_bind"
-	SensorProgObserveBind4    = "observe_bind4"
-	SensorProgObserveBind6    = "observe_bind6"
-	SensorProgObserveConnect  = "observe_connect"
-	SensorProgObserveConnect4 = "observe_connect4"
-	SensorProgObserveConnect6 = "observe_connect6"
-	SensorProgObserveCreate   = "observe_create"
-	SensorProgObserveExec     = "observe_exec"
-	SensorProgObserveExit     = "observe_exit"
-	SensorProgObserveFile     = "observe_file"
-	SensorProgObserveFork     = "observe_fork"
-	SensorProgObserveMove     = "observe_move"
-	SensorProgObserveRaw      = "observe_raw"
-	SensorProgObserveReceive  = "observe_receive"
-	SensorProgObserveReceived = "observe_received"
-	SensorProgObserveSend     = "observe_send"
-	SensorProgObserveSendmsg4 = "observe_sendmsg4"
-	SensorProgObserveSendmsg6 = "observe_sendmsg6"
-	SensorProgObserveSent     = "observe_sent"
-	SensorProgObserveSocket   = "observe_socket"
-	SensorProgObserveTask     = "observe_task"
-	SensorProgObserveVsock    = "observe_vsock"
-	SensorProgProbeCreate     = "probe_create"
-	SensorProgProbeKill       = "probe_kill"
-	SensorProgProbeRaw        = "probe_raw"
-	SensorProgProbeReceived   = "probe_received"
-	SensorVarCanKill          = "can_kill"
-	SensorVarErrorsIndex      = "errors_index"
-	SensorVarFamilies         = "families"
-	SensorVarGoEvent          = "go_event"
-	SensorVarGoFlag           = "go_flag"
-	SensorVarGoKind           = "go_kind"
-	SensorVarGoMatchOp        = "go_match_op"
-	SensorVarGoMode           = "go_mode"
-	SensorVarGoSocketEvent    = "go_socket_event"
-	SensorVarGoUseEvent       = "go_use_event"
-	SensorVarGoWalkEnd        = "go_walk_end"
-	SensorVarHostOnly         = "host_only"
-	SensorVarLapsed           = "lapsed"
-	SensorVarNrSocket         = "nr_socket"
-	SensorVarOp               = "op"
-	SensorVarOthersIndex      = "others_index"
-	SensorVarScopeId          = "scope_id"
-	SensorVarScopeLevel       = "scope_level"
-	SensorVarSlot             = "slot"
+	SensorMapBuilds             = "builds"
+	SensorMapDelivered          = "delivered"
+	SensorMapEpoch              = "epoch"
+	SensorMapEvents             = "events"
+	SensorMapExecWalk           = "exec_walk"
+	SensorMapIterBuild          = "iter_build"
+	SensorMapKprobeWalk         = "kprobe_walk"
+	SensorMapLists              = "lists"
+	SensorMapPrefixes           = "prefixes"
+	SensorMapScopes             = "scopes"
+	SensorMapSpares             = "spares"
+	SensorMapTallies            = "tallies"
+	SensorMapTold               = "told"
+	SensorMapVerdicts           = "verdicts"
+	SensorMapWalks              = "walks"
+	SensorProgEnforceCreate     = "enforce_create"
+	SensorProgEnforceExec       = "enforce_exec"
+	SensorProgEnforceFork       = "enforce_fork"
+	SensorProgEnforceKill       = "enforce_kill"
+	SensorProgEnforceKillFentry = "enforce_kill_fentry"
+	SensorProgEnforceRaw        = "enforce_raw"
+	SensorProgEnforceSocket     = "enforce_socket"
+	SensorProgEnforceVsock      = "enforce_vsock"
+	SensorProgObserveBind       = "observe_bind"
+	SensorProgObserveBind4      = "observe_bind4"
+	SensorProgObserveBind6      = "observe_bind6"
+	SensorProgObserveConnect    = "observe_connect"
+	SensorProgObserveConnect4   = "observe_connect4"
+	SensorProgObserveConnect6   = "observe_connect6"
+	SensorProgObserveCreate     = "observe_create"
+	SensorProgObserveExec       = "observe_exec"
+	SensorProgObserveExit       = "observe_exit"
+	SensorProgObserveFile       = "observe_file"
+	SensorProgObserveFork       = "observe_fork"
+	SensorProgObserveMove       = "observe_move"
+	SensorProgObserveRaw        = "observe_raw"
+	SensorProgObserveReceive    = "observe_receive"
+	SensorProgObserveReceived   = "observe_received"
+	SensorProgObserveSend       = "observe_send"
+	SensorProgObserveSendmsg4   = "observe_sendmsg4"
+	SensorProgObserveSendmsg6   = "observe_sendmsg6"
+	SensorProgObserveSent       = "observe_sent"
+	SensorProgObserveSocket     = "observe_socket"
+	SensorProgObserveTask       = "observe_task"
+	SensorProgObserveVsock      = "observe_vsock"
+	SensorProgProbeCreate       = "probe_create"
+	SensorProgProbeKill         = "probe_kill"
+	SensorProgProbeKprobe       = "probe_kprobe"
+	SensorProgProbeRaw          = "probe_raw"
+	SensorProgProbeReceived     = "probe_received"
+	SensorVarCanKill            = "can_kill"
+	SensorVarErrorsIndex        = "errors_index"
+	SensorVarFamilies           = "families"
+	SensorVarGoEvent            = "go_event"
+	SensorVarGoFlag             = "go_flag"
+	SensorVarGoKind             = "go_kind"
+	SensorVarGoMatchOp          = "go_match_op"
+	SensorVarGoMode             = "go_mode"
+	SensorVarGoSocketEvent      = "go_socket_event"
+	SensorVarGoUseEvent         = "go_use_event"
+	SensorVarGoWalkEnd          = "go_walk_end"
+	SensorVarHostOnly           = "host_only"
+	SensorVarLapsed             = "lapsed"
+	SensorVarNrSocket           = "nr_socket"
+	SensorVarOp                 = "op"
+	SensorVarOthersIndex        = "others_index"
+	SensorVarScopeId            = "scope_id"
+	SensorVarScopeLevel         = "scope_level"
+	SensorVarSlot               = "slot"
 )
 
 // LoadSensor returns the embedded CollectionSpec for Sensor.
@@ -300,59 +303,62 @@ type SensorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorProgramSpecs struct {
-	EnforceCreate   *ebpf.ProgramSpec `ebpf:"enforce_create"`
-	EnforceExec     *ebpf.ProgramSpec `ebpf:"enforce_exec"`
-	EnforceFork     *ebpf.ProgramSpec `ebpf:"enforce_fork"`
-	EnforceKill     *ebpf.ProgramSpec `ebpf:"enforce_kill"`
-	EnforceRaw      *ebpf.ProgramSpec `ebpf:"enforce_raw"`
-	EnforceSocket   *ebpf.ProgramSpec `ebpf:"enforce_socket"`
-	EnforceVsock    *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
-	ObserveBind     *ebpf.ProgramSpec `ebpf:"observe_bind"`
-	ObserveBind4    *ebpf.ProgramSpec `ebpf:"observe_bind4"`
-	ObserveBind6    *ebpf.ProgramSpec `ebpf:"observe_bind6"`
-	ObserveConnect  *ebpf.ProgramSpec `ebpf:"observe_connect"`
-	ObserveConnect4 *ebpf.ProgramSpec `ebpf:"observe_connect4"`
-	ObserveConnect6 *ebpf.ProgramSpec `ebpf:"observe_connect6"`
-	ObserveCreate   *ebpf.ProgramSpec `ebpf:"observe_create"`
-	ObserveExec     *ebpf.ProgramSpec `ebpf:"observe_exec"`
-	ObserveExit     *ebpf.ProgramSpec `ebpf:"observe_exit"`
-	ObserveFile     *ebpf.ProgramSpec `ebpf:"observe_file"`
-	ObserveFork     *ebpf.ProgramSpec `ebpf:"observe_fork"`
-	ObserveMove     *ebpf.ProgramSpec `ebpf:"observe_move"`
-	ObserveRaw      *ebpf.ProgramSpec `ebpf:"observe_raw"`
-	ObserveReceive  *ebpf.ProgramSpec `ebpf:"observe_receive"`
-	ObserveReceived *ebpf.ProgramSpec `ebpf:"observe_received"`
-	ObserveSend     *ebpf.ProgramSpec `ebpf:"observe_send"`
-	ObserveSendmsg4 *ebpf.ProgramSpec `ebpf:"observe_sendmsg4"`
-	ObserveSendmsg6 *ebpf.ProgramSpec `ebpf:"observe_sendmsg6"`
-	ObserveSent     *ebpf.ProgramSpec `ebpf:"observe_sent"`
-	ObserveSocket   *ebpf.ProgramSpec `ebpf:"observe_socket"`
-	ObserveTask     *ebpf.ProgramSpec `ebpf:"observe_task"`
-	ObserveVsock    *ebpf.ProgramSpec `ebpf:"observe_vsock"`
-	ProbeCreate     *ebpf.ProgramSpec `ebpf:"probe_create"`
-	ProbeKill       *ebpf.ProgramSpec `ebpf:"probe_kill"`
-	ProbeRaw        *ebpf.ProgramSpec `ebpf:"probe_raw"`
-	ProbeReceived   *ebpf.ProgramSpec `ebpf:"probe_received"`
+	EnforceCreate     *ebpf.ProgramSpec `ebpf:"enforce_create"`
+	EnforceExec       *ebpf.ProgramSpec `ebpf:"enforce_exec"`
+	EnforceFork       *ebpf.ProgramSpec `ebpf:"enforce_fork"`
+	EnforceKill       *ebpf.ProgramSpec `ebpf:"enforce_kill"`
+	EnforceKillFentry *ebpf.ProgramSpec `ebpf:"enforce_kill_fentry"`
+	EnforceRaw        *ebpf.ProgramSpec `ebpf:"enforce_raw"`
+	EnforceSocket     *ebpf.ProgramSpec `ebpf:"enforce_socket"`
+	EnforceVsock      *ebpf.ProgramSpec `ebpf:"enforce_vsock"`
+	ObserveBind       *ebpf.ProgramSpec `ebpf:"observe_bind"`
+	ObserveBind4      *ebpf.ProgramSpec `ebpf:"observe_bind4"`
+	ObserveBind6      *ebpf.ProgramSpec `ebpf:"observe_bind6"`
+	ObserveConnect    *ebpf.ProgramSpec `ebpf:"observe_connect"`
+	ObserveConnect4   *ebpf.ProgramSpec `ebpf:"observe_connect4"`
+	ObserveConnect6   *ebpf.ProgramSpec `ebpf:"observe_connect6"`
+	ObserveCreate     *ebpf.ProgramSpec `ebpf:"observe_create"`
+	ObserveExec       *ebpf.ProgramSpec `ebpf:"observe_exec"`
+	ObserveExit       *ebpf.ProgramSpec `ebpf:"observe_exit"`
+	ObserveFile       *ebpf.ProgramSpec `ebpf:"observe_file"`
+	ObserveFork       *ebpf.ProgramSpec `ebpf:"observe_fork"`
+	ObserveMove       *ebpf.ProgramSpec `ebpf:"observe_move"`
+	ObserveRaw        *ebpf.ProgramSpec `ebpf:"observe_raw"`
+	ObserveReceive    *ebpf.ProgramSpec `ebpf:"observe_receive"`
+	ObserveReceived   *ebpf.ProgramSpec `ebpf:"observe_received"`
+	ObserveSend       *ebpf.ProgramSpec `ebpf:"observe_send"`
+	ObserveSendmsg4   *ebpf.ProgramSpec `ebpf:"observe_sendmsg4"`
+	ObserveSendmsg6   *ebpf.ProgramSpec `ebpf:"observe_sendmsg6"`
+	ObserveSent       *ebpf.ProgramSpec `ebpf:"observe_sent"`
+	ObserveSocket     *ebpf.ProgramSpec `ebpf:"observe_socket"`
+	ObserveTask       *ebpf.ProgramSpec `ebpf:"observe_task"`
+	ObserveVsock      *ebpf.ProgramSpec `ebpf:"observe_vsock"`
+	ProbeCreate       *ebpf.ProgramSpec `ebpf:"probe_create"`
+	ProbeKill         *ebpf.ProgramSpec `ebpf:"probe_kill"`
+	ProbeKprobe       *ebpf.ProgramSpec `ebpf:"probe_kprobe"`
+	ProbeRaw          *ebpf.ProgramSpec `ebpf:"probe_raw"`
+	ProbeReceived     *ebpf.ProgramSpec `ebpf:"probe_received"`
 }
 
 // SensorMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorMapSpecs struct {
-	Builds    *ebpf.MapSpec `ebpf:"builds"`
-	Delivered *ebpf.MapSpec `ebpf:"delivered"`
-	Epoch     *ebpf.MapSpec `ebpf:"epoch"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	ExecWalk  *ebpf.MapSpec `ebpf:"exec_walk"`
-	IterBuild *ebpf.MapSpec `ebpf:"iter_build"`
-	Lists     *ebpf.MapSpec `ebpf:"lists"`
-	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
-	Scopes    *ebpf.MapSpec `ebpf:"scopes"`
-	Spares    *ebpf.MapSpec `ebpf:"spares"`
-	Tallies   *ebpf.MapSpec `ebpf:"tallies"`
-	Told      *ebpf.MapSpec `ebpf:"told"`
-	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Walks     *ebpf.MapSpec `ebpf:"walks"`
+	Builds     *ebpf.MapSpec `ebpf:"builds"`
+	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
+	Epoch      *ebpf.MapSpec `ebpf:"epoch"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	ExecWalk   *ebpf.MapSpec `ebpf:"exec_walk"`
+	IterBuild  *ebpf.MapSpec `ebpf:"iter_build"`
+	KprobeWalk *ebpf.MapSpec `ebpf:"kprobe_walk"`
+	Lists      *ebpf.MapSpec `ebpf:"lists"`
+	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
+	Scopes     *ebpf.MapSpec `ebpf:"scopes"`
+	Spares     *ebpf.MapSpec `ebpf:"spares"`
+	Tallies    *ebpf.MapSpec `ebpf:"tallies"`
+	Told       *ebpf.MapSpec `ebpf:"told"`
+	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Walks      *ebpf.MapSpec `ebpf:"walks"`
 }
 
 // SensorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -400,20 +406,21 @@ func (o *SensorObjects) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorMaps struct {
-	Builds    *ebpf.Map `ebpf:"builds"`
-	Delivered *ebpf.Map `ebpf:"delivered"`
-	Epoch     *ebpf.Map `ebpf:"epoch"`
-	Events    *ebpf.Map `ebpf:"events"`
-	ExecWalk  *ebpf.Map `ebpf:"exec_walk"`
-	IterBuild *ebpf.Map `ebpf:"iter_build"`
-	Lists     *ebpf.Map `ebpf:"lists"`
-	Prefixes  *ebpf.Map `ebpf:"prefixes"`
-	Scopes    *ebpf.Map `ebpf:"scopes"`
-	Spares    *ebpf.Map `ebpf:"spares"`
-	Tallies   *ebpf.Map `ebpf:"tallies"`
-	Told      *ebpf.Map `ebpf:"told"`
-	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Walks     *ebpf.Map `ebpf:"walks"`
+	Builds     *ebpf.Map `ebpf:"builds"`
+	Delivered  *ebpf.Map `ebpf:"delivered"`
+	Epoch      *ebpf.Map `ebpf:"epoch"`
+	Events     *ebpf.Map `ebpf:"events"`
+	ExecWalk   *ebpf.Map `ebpf:"exec_walk"`
+	IterBuild  *ebpf.Map `ebpf:"iter_build"`
+	KprobeWalk *ebpf.Map `ebpf:"kprobe_walk"`
+	Lists      *ebpf.Map `ebpf:"lists"`
+	Prefixes   *ebpf.Map `ebpf:"prefixes"`
+	Scopes     *ebpf.Map `ebpf:"scopes"`
+	Spares     *ebpf.Map `ebpf:"spares"`
+	Tallies    *ebpf.Map `ebpf:"tallies"`
+	Told       *ebpf.Map `ebpf:"told"`
+	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Walks      *ebpf.Map `ebpf:"walks"`
 }
 
 func (m *SensorMaps) Close() error {
@@ -424,6 +431,7 @@ func (m *SensorMaps) Close() error {
 		m.Events,
 		m.ExecWalk,
 		m.IterBuild,
+		m.KprobeWalk,
 		m.Lists,
 		m.Prefixes,
 		m.Scopes,
@@ -464,39 +472,41 @@ type SensorVariables struct {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorPrograms struct {
-	EnforceCreate   *ebpf.Program `ebpf:"enforce_create"`
-	EnforceExec     *ebpf.Program `ebpf:"enforce_exec"`
-	EnforceFork     *ebpf.Program `ebpf:"enforce_fork"`
-	EnforceKill     *ebpf.Program `ebpf:"enforce_kill"`
-	EnforceRaw      *ebpf.Program `ebpf:"enforce_raw"`
-	EnforceSocket   *ebpf.Program `ebpf:"enforce_socket"`
-	EnforceVsock    *ebpf.Program `ebpf:"enforce_vsock"`
-	ObserveBind     *ebpf.Program `ebpf:"observe_bind"`
-	ObserveBind4    *ebpf.Program `ebpf:"observe_bind4"`
-	ObserveBind6    *ebpf.Program `ebpf:"observe_bind6"`
-	ObserveConnect  *ebpf.Program `ebpf:"observe_connect"`
-	ObserveConnect4 *ebpf.Program `ebpf:"observe_connect4"`
-	ObserveConnect6 *ebpf.Program `ebpf:"observe_connect6"`
-	ObserveCreate   *ebpf.Program `ebpf:"observe_create"`
-	ObserveExec     *ebpf.Program `ebpf:"observe_exec"`
-	ObserveExit     *ebpf.Program `ebpf:"observe_exit"`
-	ObserveFile     *ebpf.Program `ebpf:"observe_file"`
-	ObserveFork     *ebpf.Program `ebpf:"observe_fork"`
-	ObserveMove     *ebpf.Program `ebpf:"observe_move"`
-	ObserveRaw      *ebpf.Program `ebpf:"observe_raw"`
-	ObserveReceive  *ebpf.Program `ebpf:"observe_receive"`
-	ObserveReceived *ebpf.Program `ebpf:"observe_received"`
-	ObserveSend     *ebpf.Program `ebpf:"observe_send"`
-	ObserveSendmsg4 *ebpf.Program `ebpf:"observe_sendmsg4"`
-	ObserveSendmsg6 *ebpf.Program `ebpf:"observe_sendmsg6"`
-	ObserveSent     *ebpf.Program `ebpf:"observe_sent"`
-	ObserveSocket   *ebpf.Program `ebpf:"observe_socket"`
-	ObserveTask     *ebpf.Program `ebpf:"observe_task"`
-	ObserveVsock    *ebpf.Program `ebpf:"observe_vsock"`
-	ProbeCreate     *ebpf.Program `ebpf:"probe_create"`
-	ProbeKill       *ebpf.Program `ebpf:"probe_kill"`
-	ProbeRaw        *ebpf.Program `ebpf:"probe_raw"`
-	ProbeReceived   *ebpf.Program `ebpf:"probe_received"`
+	EnforceCreate     *ebpf.Program `ebpf:"enforce_create"`
+	EnforceExec       *ebpf.Program `ebpf:"enforce_exec"`
+	EnforceFork       *ebpf.Program `ebpf:"enforce_fork"`
+	EnforceKill       *ebpf.Program `ebpf:"enforce_kill"`
+	EnforceKillFentry *ebpf.Program `ebpf:"enforce_kill_fentry"`
+	EnforceRaw        *ebpf.Program `ebpf:"enforce_raw"`
+	EnforceSocket     *ebpf.Program `ebpf:"enforce_socket"`
+	EnforceVsock      *ebpf.Program `ebpf:"enforce_vsock"`
+	ObserveBind       *ebpf.Program `ebpf:"observe_bind"`
+	ObserveBind4      *ebpf.Program `ebpf:"observe_bind4"`
+	ObserveBind6      *ebpf.Program `ebpf:"observe_bind6"`
+	ObserveConnect    *ebpf.Program `ebpf:"observe_connect"`
+	ObserveConnect4   *ebpf.Program `ebpf:"observe_connect4"`
+	ObserveConnect6   *ebpf.Program `ebpf:"observe_connect6"`
+	ObserveCreate     *ebpf.Program `ebpf:"observe_create"`
+	ObserveExec       *ebpf.Program `ebpf:"observe_exec"`
+	ObserveExit       *ebpf.Program `ebpf:"observe_exit"`
+	ObserveFile       *ebpf.Program `ebpf:"observe_file"`
+	ObserveFork       *ebpf.Program `ebpf:"observe_fork"`
+	ObserveMove       *ebpf.Program `ebpf:"observe_move"`
+	ObserveRaw        *ebpf.Program `ebpf:"observe_raw"`
+	ObserveReceive    *ebpf.Program `ebpf:"observe_receive"`
+	ObserveReceived   *ebpf.Program `ebpf:"observe_received"`
+	ObserveSend       *ebpf.Program `ebpf:"observe_send"`
+	ObserveSendmsg4   *ebpf.Program `ebpf:"observe_sendmsg4"`
+	ObserveSendmsg6   *ebpf.Program `ebpf:"observe_sendmsg6"`
+	ObserveSent       *ebpf.Program `ebpf:"observe_sent"`
+	ObserveSocket     *ebpf.Program `ebpf:"observe_socket"`
+	ObserveTask       *ebpf.Program `ebpf:"observe_task"`
+	ObserveVsock      *ebpf.Program `ebpf:"observe_vsock"`
+	ProbeCreate       *ebpf.Program `ebpf:"probe_create"`
+	ProbeKill         *ebpf.Program `ebpf:"probe_kill"`
+	ProbeKprobe       *ebpf.Program `ebpf:"probe_kprobe"`
+	ProbeRaw          *ebpf.Program `ebpf:"probe_raw"`
+	ProbeReceived     *ebpf.Program `ebpf:"probe_received"`
 }
 
 func (p *SensorPrograms) Close() error {
@@ -505,6 +515,7 @@ func (p *SensorPrograms) Close() error {
 		p.EnforceExec,
 		p.EnforceFork,
 		p.EnforceKill,
+		p.EnforceKillFentry,
 		p.EnforceRaw,
 		p.EnforceSocket,
 		p.EnforceVsock,
@@ -532,6 +543,7 @@ func (p *SensorPrograms) Close() error {
 		p.ObserveVsock,
 		p.ProbeCreate,
 		p.ProbeKill,
+		p.ProbeKprobe,
 		p.ProbeRaw,
 		p.ProbeReceived,
 	)
