@@ -26,7 +26,8 @@ func TestLearnFromATetragonThatLosesNothing(t *testing.T) {
 			n.runs(100+pid, "/usr/bin/quiet", false)
 			n.runs(200+pid, "/usr/bin/net", true)
 		}
-		time.Sleep(idle)
+		n.complete("/usr/bin/quiet", 20)
+		n.complete("/usr/bin/net", 20)
 	})
 	if len(session.Gaps) != 0 || len(session.Windows) != 1 || session.BootID != "" {
 		t.Errorf("session %+v, want one window and no gap", session)
