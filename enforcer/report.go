@@ -79,13 +79,33 @@ func loadConsidered(tx *store.Tx, t Thresholds) (*considered, error) {
 // error it ends. It is to be used once. Evidence is read, and judged, while
 // earlier rows are still with the caller: neither the report nor its transaction
 // must be used in the loop.
-func (r *Report) Rows() iter.Seq2[Row, error] { return ahead(r.judged()) }
-
-func (r *Report) judged() iter.Seq2[Row, error] {
+func (r *Report) Rows() iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
+		// Files are looked at on this side of the two, which has less to do.
+		for one, err := range ahead(r.judged()) {
+			if len(one.files) > 0 {
+				one.row.look(one.path, one.files)
+			}
+			if !yield(one.row, err) {
+				return
+			}
+		}
+	}
+}
+
+// judgedRow is a row before its file is looked at, which is at the path on this
+// machine, if there are files of which the evidence counts.
+type judgedRow struct {
+	row   Row
+	path  string
+	files []store.FileID
+}
+
+func (r *Report) judged() iter.Seq2[judgedRow, error] {
+	return func(yield func(judgedRow, error) bool) {
 		for rows, err := range ahead(r.evidence()) {
 			if err != nil {
-				yield(Row{}, err)
+				yield(judgedRow{}, err)
 				return
 			}
 			if len(rows) == 0 || !r.wanted(rows[0].Key.Path) {
@@ -93,13 +113,17 @@ func (r *Report) judged() iter.Seq2[Row, error] {
 			}
 			v, err := r.c.judge(rows)
 			if err != nil {
-				yield(Row{}, err)
+				yield(judgedRow{}, err)
 				return
 			}
 			if r.o.Verdict != "" && v.Kind != r.o.Verdict {
 				continue
 			}
-			if !yield(r.row(rows, v), nil) {
+			one := judgedRow{row: r.row(rows, v)}
+			if key := rows[0].Key; key.Scope == store.HostScope {
+				one.path, one.files = key.Path, v.Files
+			}
+			if !yield(one, nil) {
 				return
 			}
 		}

@@ -141,9 +141,6 @@ func (r *Report) row(rows []store.Evidence, v Verdict) Row {
 		entry.Name, entry.NameBase64 = printable(e.Name)
 		row.Entries = append(row.Entries, entry)
 	}
-	if key.Scope == store.HostScope && len(v.Files) > 0 {
-		row.look(key.Path, v.Files)
-	}
 	join(r.families, key.Path, &row)
 	return row
 }
