@@ -20,9 +20,6 @@ import (
 // an agent, which is kept in a policy directory.
 func inForceWith(t *testing.T, agent string) (st *store.Store, kept string) {
 	t.Helper()
-	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
-		t.Skip("needs root: it looks for what the kernel has in force")
-	}
 	st, err := store.Create(filepath.Join(t.TempDir(), "profile.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +42,14 @@ func inForceWith(t *testing.T, agent string) (st *store.Store, kept string) {
 	return st, kept
 }
 
+// asksTheKernel says that a test looks for what the kernel has in force.
+func asksTheKernel(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
+		t.Skip("needs root: it looks for what the kernel has in force")
+	}
+}
+
 func releaseOf(t *testing.T, st *store.Store, flags ...string) error {
 	t.Helper()
 	return newApp().RunContext(t.Context(), append([]string{"profile", "--db", st.Path(), "release", "--yes"}, flags...))
@@ -65,6 +70,7 @@ func exists(path string) bool {
 }
 
 func TestAnAgentThatIsGoneIsReleasedByAPersonsWord(t *testing.T) {
+	asksTheKernel(t)
 	st, kept := inForceWith(t, "unix:///nowhere/tetragon.sock")
 	if err := releaseOf(t, st); err == nil {
 		t.Error("without --gone it was released, want that the agent is asked")
@@ -99,6 +105,7 @@ func TestWhatIsNotGoneIsNotReleasedByAPersonsWord(t *testing.T) {
 }
 
 func TestAFileThatCannotBeRemovedIsNamedByItsDirectory(t *testing.T) {
+	asksTheKernel(t)
 	st, kept := inForceWith(t, "unix:///nowhere/tetragon.sock")
 	if err := errors.Join(os.Remove(kept), os.MkdirAll(filepath.Join(kept, "full"), 0o755)); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ const (
 )
 
 // createHooks see every family, and refuse and kill. kprobes says that this
-// kernel has them: they are what kills where the others were left out.
+// kernel has them: then a kprobe kills, which is never preempted, else fentry.
 func createHooks(kprobes bool) hooks {
 	kill := "enforce_kill"
 	if !kprobes {

@@ -148,7 +148,7 @@ static __always_inline void count_error(void)
 		__sync_fetch_and_add(&t->kills, 1);
 }
 
-/* The same in room of the task's own, or spare room. */
+/* look_up in room of the task's own, or spare room. */
 static __always_inline __u32 look_up_in_own(struct task_struct *task, __u32 *index)
 {
 	struct scratch *s = bpf_task_storage_get(&walks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -248,6 +248,14 @@ int enforce_socket(struct bpf_sock *sk)
 	return !(wants(sk->family) && refuse(NULL, sk->type == SOCK_RAW && wants(AF_PACKET)));
 }
 
+/* Kprobes run without preemption as well. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} kprobe_walk SEC(".maps");
+
 /*
  * Of every family, before anything of fmod_ret. It cannot refuse; it kills and
  * counts. The kernel leaves out programs of the trampoline, fentry and fmod_ret,
@@ -257,13 +265,6 @@ int enforce_socket(struct bpf_sock *sk)
  * map by bpf(2) was interrupted there. Loads on 6.12 and 6.1; on 6.18 as the
  * project's machines have it there are no kprobes.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} kprobe_walk SEC(".maps");
-
 SEC("kprobe/security_socket_create")
 int enforce_kill(struct pt_regs *regs)
 {
